@@ -1,0 +1,177 @@
+"""Files that are whole or absent: atomic writes, guarded reads, provenance, fingerprints of code.
+
+Knows nothing of what is stored.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pyarrow", "snakemake")
+
+
+class ArtefactError(RuntimeError):
+    """A file of a run that can't be used; its message is one line that names it and says what to do."""
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}; delete it and run again to make it anew")
+
+
+class Interrupted(RuntimeError):
+    """A training job was asked to stop and has saved its state; the same command resumes it."""
+
+
+class DeviceError(RuntimeError):
+    """The device asked for is not there."""
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` (file or folder) that takes its place if the block succeeds.
+
+    On any error the temporary file or folder is removed and what stood at `path` is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():  # a folder can't be replaced in one step unless it is empty
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON, indented, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Write a parquet file atomically."""
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def open_parquet(path: str | Path, columns: Sequence[str]) -> Any:
+    """Open a parquet file as pyarrow.parquet.ParquetFile.
+
+    Raises ArtefactError if it is missing, truncated, not parquet, or lacks one of `columns`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise ArtefactError(path, "missing") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ArtefactError(path, f"not a readable parquet file ({str(error).splitlines()[0]})") from None
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise ArtefactError(path, f"foreign parquet file without column {', '.join(missing)}")
+    return file
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Read the given columns of a parquet file; raises ArtefactError as `open_parquet` does."""
+    import pyarrow as pa
+
+    file = open_parquet(path, columns)
+    try:
+        return file.read(columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise ArtefactError(path, f"damaged parquet file ({str(error).splitlines()[0]})") from None
+
+
+@cache
+def code_fingerprint(*modules: str) -> str:
+    """Hash of what the given modules of this package do: their syntax trees without docstrings and comments.
+
+    Part of a rule's params, it makes a stage run again when code it depends on changes, and only then.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class Provenance:
+    """How an artefact came to be: settings, versions, git commit, wall seconds, device, peak memory in MiB."""
+
+    def __init__(self, settings: dict[str, Any], device: str) -> None:
+        self.started = time.time()
+        self.settings, self.device = settings, device
+
+    def write(self, path: str | Path, **more: Any) -> None:
+        """Write the record as JSON."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        record = {
+            "settings": self.settings,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "git_commit": _git_commit(),
+            "device": self.device,
+            "seconds": round(time.time() - self.started, 3),
+            "peak_memory_mib": round(peak, 1),
+            **more,
+        }
+        if self.device.startswith("cuda"):
+            torch = sys.modules["torch"]
+            record["device_name"] = torch.cuda.get_device_name()
+            record["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        write_json(path, record)

@@ -1,0 +1,194 @@
+"""GRPO: TRL's trainer, fed token lists and scored by the task's own checker.
+
+The subclass changes where prompts come from and how a completion is scored; the algorithm is TRL's. Knows nothing of
+evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo_origin.config import GRPOSettings, RuntimeSettings, TaskSpec
+from grpo_origin.data import read_prompts
+from grpo_origin.files import Interrupted, Provenance
+from grpo_origin.model import choose_device, load_model
+from grpo_origin.tasks import Task, World
+from grpo_origin.tokenizer import Vocabulary, build_tokenizer
+from grpo_origin.train import Checkpoint, Progress, finish, stop_signals
+
+# Columns of the training log and the names TRL gives them.
+LOGGED = {
+    "loss": "loss",
+    "reward_mean": "reward",
+    "reward_std": "reward_std",
+    "zero_variance_share": "frac_reward_zero_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completion_length": "completions/mean_length",
+    "clip_share": "clip_ratio/region_mean",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "seconds": "step_time",
+}
+
+
+class ExactMatch:
+    """Reward 1 for the correct completion, `<eos>` included, else 0."""
+
+    __name__ = "exact_match"
+
+    def __init__(self, world: World) -> None:
+        self.world, self.vocabulary = world, Vocabulary(world.nodes)
+
+    def __call__(self, prompts: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any) -> list[float]:
+        """Score completions (token lists) of prompts (token lists) of the named tasks."""
+        rewards = np.zeros(len(prompts))
+        for name in set(task):
+            rows = [i for i, other in enumerate(task) if other == name]
+            checked = Task(TaskSpec.model_validate(name), self.world)
+            rewards[rows] = self.vocabulary.check(checked, np.array([prompts[i] for i in rows]), [completion_ids[i] for i in rows])
+        return rewards.tolist()
+
+
+class TokenGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer whose prompts are lists of token ids already."""
+
+    def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return prompts, None, {}
+
+
+class Keeper(TrainerCallback):
+    """Saves by time and on a stop signal, and reports progress."""
+
+    def __init__(self, checkpoint: Checkpoint, stopping: Any, every: int) -> None:
+        self.checkpoint, self.stopping, self.every = checkpoint, stopping, every
+        self.progress: Progress | None = None
+        self.interrupted = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.progress = Progress(state.max_steps, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step >= state.max_steps or state.global_step % self.every:
+            return  # rollouts of an unfinished group of iterations are not part of a saved state
+        if self.stopping():
+            control.should_save = control.should_training_stop = self.interrupted = True
+        elif self.checkpoint.due():
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.checkpoint.saved = self.progress.printed if self.progress else self.checkpoint.saved
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
+        if self.progress and "reward" in logs:
+            self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])
+
+
+def trainer_config(settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path) -> GRPOConfig:
+    """The settings in TRL's terms. One generation batch is one optimiser step's batch."""
+    bf16 = runtime.precision == "bfloat16" and device.type == "cuda"
+    return GRPOConfig(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.prompts_per_step * settings.group_size,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_generations=settings.group_size,
+        num_iterations=settings.iterations,
+        max_completion_length=longest,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        loss_type="grpo",
+        scale_rewards="group",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(settings.warmup * settings.steps),
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        shuffle_dataset=False,  # the prompt file is in random order already, which keeps a resume exact
+        remove_unused_columns=False,
+        gradient_checkpointing=False,
+        bf16=bf16,
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
+
+
+def grpo(
+    source: str | Path,
+    prompts: str | Path,
+    split: str,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    grpo: GRPOSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Post-train the model folder `source` on prompts of `split` (id or ood) and write a model folder to `output`.
+
+    Raises Interrupted after saving its state if the job is told to stop.
+    """
+    device = choose_device(runtime)
+    settings = {"seed": world.seed, "prompts": split, "grpo": grpo.model_dump()}
+    provenance = Provenance(settings, str(device))
+    table = read_prompts(prompts, split)
+    longest = max(len(row) for row in table["completion_ids"].to_pylist())
+    dataset = Dataset.from_dict({"prompt": table["prompt_ids"].to_pylist(), "task": table["task"].to_pylist()})
+    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    _discard_foreign(state)
+    with stop_signals() as stopping:
+        keeper = Keeper(state, stopping, grpo.iterations)
+        trainer = TokenGRPOTrainer(
+            model=load_model(source),
+            reward_funcs=ExactMatch(world),
+            args=trainer_config(grpo, runtime, device, longest, world.seed, checkpoint),
+            train_dataset=dataset,
+            processing_class=build_tokenizer(world),
+            callbacks=[keeper],
+        )
+        trainer.remove_callback(PrinterCallback)
+        found = get_last_checkpoint(checkpoint) if os.path.isdir(checkpoint) else None
+        trainer.train(resume_from_checkpoint=found)
+    if keeper.interrupted:
+        raise Interrupted(f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes")
+    finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
+
+
+def _discard_foreign(checkpoint: Checkpoint) -> None:
+    """Keep the trainer's saved states only if they are of this very job, and remember which job that is."""
+    mark = checkpoint.folder / "identity.json"
+    try:
+        if json.loads(mark.read_text()) == checkpoint.identity:
+            return
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(checkpoint.folder, ignore_errors=True)
+    checkpoint.folder.mkdir(parents=True)
+    mark.write_text(json.dumps(checkpoint.identity))
+
+
+def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """TRL's log as rows of the training log, one an optimiser step."""
+    rows = [entry for entry in history if "reward" in entry]
+    return [{"step": row["step"]} | {name: row.get(key, float("nan")) for name, key in LOGGED.items()} for row in rows]

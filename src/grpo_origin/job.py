@@ -1,0 +1,46 @@
+"""What every job of the workflow shares: its log file, one line on the console, errors a user can read.
+
+Knows nothing of what the job does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grpo_origin.config import ConfigError
+from grpo_origin.files import ArtefactError, DeviceError, Interrupted
+
+EXPECTED = (ConfigError, ArtefactError, Interrupted, DeviceError, FloatingPointError, OSError)
+
+
+@contextmanager
+def job(log: str | Path, label: str) -> Iterator[None]:
+    """Send all output of the block to the log file and one line, when it is done, to the console.
+
+    An expected failure (an unusable file, a missing GPU, a full disk, an interruption) becomes its one-line message and
+    exit status 1; anything else keeps its traceback, in the log.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    console = os.dup(2)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    outcome = "failed"
+    try:
+        yield
+        outcome = f"{time.monotonic() - started:.1f} s"
+    except EXPECTED as error:
+        outcome = f"error: {error}"
+        sys.exit(outcome)
+    finally:
+        if outcome == "failed":
+            outcome += f", see {log}"
+        os.write(console, f"[{time.strftime('%H:%M:%S')}] {label}: {outcome}\n".encode())
+        sys.stdout.flush()
+        sys.stderr.flush()

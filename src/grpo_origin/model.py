@@ -1,0 +1,82 @@
+"""Models: a small Llama from scratch, and model folders that `transformers` opens offline.
+
+Knows architecture, devices and folders; nothing of data or losses.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from grpo_origin.config import ModelSettings, RuntimeSettings
+from grpo_origin.files import ArtefactError, DeviceError
+from grpo_origin.tasks import World
+from grpo_origin.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are made here, never fetched
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+def choose_device(runtime: RuntimeSettings) -> torch.device:
+    """The device of this job, threads set: CUDA when it was allocated (or asked for), else CPU.
+
+    Raises DeviceError if `runtime.device` is cuda and there is none.
+    """
+    torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", runtime.threads)))
+    if runtime.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        return torch.device("cuda")
+    if runtime.device == "cuda":
+        raise DeviceError("runtime.device is cuda, but this job sees no GPU: allocate one, or set runtime.device to auto")
+    return torch.device("cpu")
+
+
+def build_model(settings: ModelSettings, world: World, seed: int) -> LlamaForCausalLM:
+    """A freshly initialised decoder; its weights depend on the settings and the seed alone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(Vocabulary(world.nodes)),
+        hidden_size=settings.width,
+        intermediate_size=settings.feed_forward,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.context,
+        rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
+        tie_word_embeddings=False,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    return LlamaForCausalLM(config)
+
+
+def load_model(path: str | Path) -> LlamaForCausalLM:
+    """Open a model folder in float32; raises ArtefactError if it is missing, truncated or not one of ours."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import LlamaForCausalLM
+
+    weights = Path(path) / "model.safetensors"
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+        return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise ArtefactError(path, f"not a readable model folder ({str(error).splitlines()[0]})") from None
+
+
+def save_model(model: LlamaForCausalLM, world: World, path: str | Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer to a folder that `transformers` opens offline."""
+    model.save_pretrained(path)
+    build_tokenizer(world).save_pretrained(path)

@@ -1,0 +1,273 @@
+"""Pretraining and SFT: one plain loop over token blocks, exact to resume.
+
+A plain loop rather than transformers' Trainer, because batches come as blocks of one shape (no padding is computed)
+and the state of a run is weights, optimiser moments and a step number, so a resumed run repeats an undisturbed one bit
+for bit; docs/performance.md has the measurement. Knows nothing of GRPO.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from grpo_origin.config import ModelSettings, OptimiserSettings, PretrainSettings, RuntimeSettings, SFTSettings
+from grpo_origin.data import Mixture, Pool, Sequences, read_prompts
+from grpo_origin.files import Interrupted, Provenance, atomic, write_table
+from grpo_origin.model import build_model, choose_device, load_model, save_model
+from grpo_origin.tasks import World, generator
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
+PROGRESS_SECONDS = 5.0
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM or SIGUSR1 (a cluster's warning before a limit) has arrived."""
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield lambda: bool(arrived)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """Step, rate and time left, printed now and then."""
+
+    def __init__(self, steps: int, first: int = 0) -> None:
+        self.steps, self.first, self.started = steps, first, time.monotonic()
+        self.printed = self.started
+
+    def step(self, done: int, **values: float) -> None:
+        """Report that `done` steps are done."""
+        now = time.monotonic()
+        if now - self.printed < PROGRESS_SECONDS and done < self.steps:
+            return
+        self.printed = now
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
+        print(f"step {done}/{self.steps}  {rate:.2f} steps/s  {(self.steps - done) / max(rate, 1e-9):.0f} s left{shown}", flush=True)
+
+
+class Checkpoint:
+    """The state of an unfinished stage, in a folder of its own that vanishes when the stage is done.
+
+    `identity` describes the job (settings, code, inputs): the state of a different job is discarded, not resumed.
+    """
+
+    def __init__(self, folder: str | Path, identity: dict[str, Any], every: float) -> None:
+        self.folder, self.identity, self.every = Path(folder), json.loads(json.dumps(identity)), every
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the interval has passed."""
+        return time.monotonic() - self.saved >= self.every
+
+    def load(self) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]] | None:
+        """Tensors and log rows of the last save, or None; a damaged or foreign save counts as none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = json.loads((self.folder / "state.json").read_text())
+            if state["identity"] == self.identity:
+                return load_file(self.folder / "tensors.safetensors"), state["log"]
+            print(f"{self.folder}: checkpoint of other settings, starting afresh", flush=True)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            print(f"{self.folder}: unreadable checkpoint ({error}), starting afresh", flush=True)
+        return None
+
+    def save(self, tensors: dict[str, torch.Tensor], log: list[dict[str, float]]) -> None:
+        """Replace the last save."""
+        from safetensors.torch import save_file
+
+        with atomic(self.folder) as temporary:
+            temporary.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "tensors.safetensors")
+            (temporary / "state.json").write_text(json.dumps({"identity": self.identity, "log": log}))
+        self.saved = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget the state: the stage is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
+    """Learning rate of a step (0-based): linear warm-up, then cosine decay to `final_rate` of the peak."""
+    warmup = round(settings.warmup * steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    return settings.learning_rate * (settings.final_rate + (1 - settings.final_rate) * cosine)
+
+
+def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor, first: int) -> torch.Tensor:
+    """Summed cross-entropy of tokens[:, first:] given what precedes them; logits (B, T, V), tokens (B, T)."""
+    predicted = logits[:, first - 1 : -1].flatten(0, 1).float()
+    return torch.nn.functional.cross_entropy(predicted, tokens[:, first:].flatten(), reduction="sum")
+
+
+def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for i, value in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in value.items()}
+    return tensors
+
+
+def _restore(model: torch.nn.Module, optimiser: torch.optim.AdamW, tensors: dict[str, torch.Tensor]) -> None:
+    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    state = optimiser.state_dict()
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, i, key = name.split(".")
+            state["state"].setdefault(int(i), {})[key] = tensor
+    optimiser.load_state_dict(state)
+
+
+def train(
+    model: LlamaForCausalLM,
+    batch: Callable[[int], list[Block]],
+    steps: int,
+    settings: OptimiserSettings,
+    runtime: RuntimeSettings,
+    device: torch.device,
+    checkpoint: Checkpoint,
+) -> list[dict[str, float]]:
+    """Train in place and return a log row a step (step, loss in nats a token, learning_rate, grad_norm, seconds).
+
+    `batch(step)` gives the blocks of a step; the loss is the mean over all their target tokens. Raises Interrupted
+    after saving its state if the job is told to stop.
+    """
+    model.to(device).train()
+    optimiser = _optimiser(model, settings)
+    log: list[dict[str, float]] = []
+    if (resumed := checkpoint.load()) is not None:
+        _restore(model, optimiser, resumed[0])
+        log = resumed[1]
+        print(f"resumed after step {len(log)} of {steps}", flush=True)
+    forward = torch.compile(model) if runtime.compile and device.type == "cuda" else model
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bfloat16")
+    progress = Progress(steps, len(log))
+    with stop_signals() as stopping:
+        for step in range(len(log), steps):
+            started = time.monotonic()
+            rate = learning_rate(settings, step, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            blocks = [(torch.from_numpy(tokens).to(device, non_blocking=True), first) for tokens, first in batch(step)]
+            targets = sum(tokens[:, first:].numel() for tokens, first in blocks)
+            total = torch.zeros((), device=device)
+            for tokens, first in blocks:
+                with autocast:
+                    logits = forward(input_ids=tokens, use_cache=False).logits
+                loss = next_token_loss(logits, tokens, first) / targets
+                loss.backward()
+                total += loss.detach()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            row = {"loss": total.item(), "learning_rate": rate, "grad_norm": norm.item()}
+            log.append({"step": step + 1, **row, "seconds": time.monotonic() - started})
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(f"loss is {row['loss']} at step {step + 1}: lower the learning rate")
+            progress.step(step + 1, loss=row["loss"])
+            if step + 1 < steps and (stopping() or checkpoint.due()):
+                checkpoint.save(_state(model, optimiser), log)
+                if stopping():
+                    raise Interrupted(f"stopped after step {step + 1} of {steps}; the state is saved and the same command resumes")
+    return log
+
+
+def finish(
+    model: LlamaForCausalLM, world: World, log: list[dict[str, float]], provenance: Provenance, checkpoint: Checkpoint, output: str | Path
+) -> None:
+    """Put a finished stage in place, whole: model, tokenizer, training log, provenance."""
+    import pyarrow as pa
+
+    with atomic(output) as temporary:
+        save_model(model, world, temporary)
+        write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
+        provenance.write(temporary / "provenance.json", steps=len(log))
+    checkpoint.clear()
+
+
+def pretrain(
+    id_pool: str | Path,
+    ood_pool: str | Path,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    ratio: str,
+    model: ModelSettings,
+    pretrain: PretrainSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
+    device = choose_device(runtime)
+    settings = {"seed": world.seed, "ratio": ratio, "model": model.model_dump(), "pretrain": pretrain.model_dump()}
+    provenance = Provenance(settings, str(device))
+    mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
+    network = build_model(model, world, world.seed)
+
+    def batch(step: int) -> list[Block]:
+        start = step * pretrain.batch_size
+        blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
+        return [(tokens, 1) for tokens, _ in blocks]
+
+    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    log = train(network, batch, pretrain.steps, pretrain, runtime, device, state)
+    finish(network, world, log, provenance, state, output)
+
+
+def sft(
+    source: str | Path,
+    samples: str | Path,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    sft: SFTSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Fine-tune the model folder `source` on the completions of the SFT samples and write a model folder to `output`."""
+    device = choose_device(runtime)
+    settings = {"seed": world.seed, "sft": sft.model_dump()}
+    provenance = Provenance(settings, str(device))
+    rows = Sequences(read_prompts(samples))
+    network = load_model(source)
+    per_epoch = sft.steps // sft.epochs
+
+    def batch(step: int) -> list[Block]:
+        epoch, position = divmod(step, per_epoch)
+        order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+        chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
+        return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+
+    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    log = train(network, batch, sft.steps, sft, runtime, device, state)
+    finish(network, world, log, provenance, state, output)
+

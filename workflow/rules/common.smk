@@ -1,0 +1,67 @@
+# The grid of cells: settings, paths, wildcards, and what each stage depends on.
+import os
+import re
+import sys
+from pathlib import Path
+
+# Jobs run the code of this checkout, installed or not.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [SOURCE, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from snakemake.logging import logger
+
+from grpo_origin.config import PROMPTS, ConfigError, load_settings, ood_count
+from grpo_origin.data import check_string_space
+from grpo_origin.files import code_fingerprint
+from grpo_origin.paths import STAGES, Paths, rl_stage
+
+try:
+    SETTINGS = load_settings(config)
+    check_string_space(SETTINGS)
+except ConfigError as error:
+    sys.exit(f"config error: {error}")
+
+# Each job prints a line of its own when it is done (grpo_origin.job); these would add three.
+SCHEDULER_CHATTER = ("Select jobs to execute", "Execute ", "Finished jobid")
+logger.addFilter(lambda record: not str(record.msg).startswith(SCHEDULER_CHATTER))
+
+PATHS = Paths(SETTINGS.run)
+CELLS = [
+    {"axis": axis, "seed": seed, "ratio": ratio}
+    for axis in SETTINGS.axes
+    for seed in SETTINGS.seeds
+    for ratio in SETTINGS.axis_ratios(axis)
+]
+CELL = {"axis": "{axis}", "seed": "{seed}", "ratio": "{ratio}"}
+ALL_STAGES = [*STAGES, *(rl_stage(prompts) for prompts in PROMPTS)]
+PROMPT_COUNTS = {
+    "sft": {"samples": SETTINGS.sft.samples},
+    "grpo": {"prompts": SETTINGS.grpo.prompts, "sft_samples": SETTINGS.sft.samples},
+    "test": {"prompts": SETTINGS.evaluation.prompts},
+}
+GROUP = {"axis": "{axis}", "seed": "{seed}"}
+
+
+def _alternatives(values):
+    return "|".join(re.escape(str(value)) for value in dict.fromkeys(values))
+
+
+wildcard_constraints:
+    axis=_alternatives(SETTINGS.axes),
+    seed=_alternatives(SETTINGS.seeds),
+    ratio=_alternatives(cell["ratio"] for cell in CELLS),
+    prompts="id|ood",
+
+
+def settings_of(*sections):
+    """The settings a stage depends on, as params: a change makes the stage run again, any other change does not."""
+    return {section: getattr(SETTINGS, section).model_dump() for section in sections}
+
+
+def axis_of(wildcards):
+    """The tasks of an axis, as params; its ratios are no part of the data."""
+    return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
+

@@ -1,0 +1,57 @@
+# World -> pretraining pools, SFT samples, GRPO prompts, test prompts; one rule each, so that a changed setting makes
+# only what it affects again.
+DATA_CODE = code_fingerprint("tasks", "tokenizer", "data")
+
+
+rule pretraining_data:
+    output:
+        id=PATHS.data(**GROUP, name="pretrain-id"),
+        ood=PATHS.data(**GROUP, name="pretrain-ood"),
+    log:
+        PATHS.log("pretraining_data", "{axis}", "seed~{seed}"),
+    params:
+        axis=axis_of,
+        **settings_of("world"),
+        samples={
+            "id": SETTINGS.pretrain.samples,
+            "ood": ood_count(SETTINGS.pretrain.ood_pool, SETTINGS.pretrain.samples),
+        },
+        code=DATA_CODE,
+    script:
+        "../scripts/pretraining_data.py"
+
+
+rule prompts:
+    output:
+        PATHS.data(**GROUP, name="{set}"),
+    log:
+        PATHS.log("prompts", "{axis}", "seed~{seed}", "{set}"),
+    wildcard_constraints:
+        set="sft|grpo|test",
+    params:
+        axis=axis_of,
+        **settings_of("world"),
+        counts=lambda wildcards: PROMPT_COUNTS[wildcards.set],
+        code=DATA_CODE,
+    script:
+        "../scripts/prompts.py"
+
+
+rule data_summary:
+    input:
+        **{
+            name.replace("-", "_"): PATHS.data(**GROUP, name=name)
+            for name in ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
+        },
+    output:
+        PATHS.data(**GROUP, name="summary"),
+    log:
+        PATHS.log("data_summary", "{axis}", "seed~{seed}"),
+    params:
+        axis=axis_of,
+        **settings_of("world"),
+        ratios=lambda wildcards: SETTINGS.axis_ratios(wildcards.axis),
+        samples=SETTINGS.pretrain.samples,
+        code=DATA_CODE,
+    script:
+        "../scripts/data_summary.py"

@@ -1,0 +1,15 @@
+rule pretrain:
+    input:
+        id=PATHS.data(**GROUP, name="pretrain-id"),
+        ood=PATHS.data(**GROUP, name="pretrain-ood"),
+    output:
+        directory(PATHS.stage(**CELL, stage="pretrain")),
+    log:
+        PATHS.log("pretrain", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    params:
+        **settings_of("world", "model", "pretrain"),
+        checkpoint=PATHS.checkpoint(**CELL, stage="pretrain"),
+        code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
+    threads: SETTINGS.runtime.threads
+    script:
+        "../scripts/pretrain.py"

@@ -1,0 +1,15 @@
+rule sft:
+    input:
+        model=PATHS.stage(**CELL, stage="pretrain"),
+        samples=PATHS.data(**GROUP, name="sft"),
+    output:
+        directory(PATHS.stage(**CELL, stage="sft")),
+    log:
+        PATHS.log("sft", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    params:
+        **settings_of("world", "sft"),
+        checkpoint=PATHS.checkpoint(**CELL, stage="sft"),
+        code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
+    threads: SETTINGS.runtime.threads
+    script:
+        "../scripts/sft.py"

@@ -1,0 +1,19 @@
+from grpo_origin.job import job
+
+with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+    from grpo_origin.config import ModelSettings, PretrainSettings, WorldSettings, load_settings
+    from grpo_origin.tasks import World
+    from grpo_origin.train import pretrain
+
+    params = snakemake.params
+    pretrain(
+        snakemake.input.id,
+        snakemake.input.ood,
+        snakemake.output[0],
+        params.checkpoint,
+        world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
+        ratio=snakemake.wildcards.ratio,
+        model=ModelSettings(**params.model),
+        pretrain=PretrainSettings(**params.pretrain),
+        runtime=load_settings(snakemake.config).runtime,
+    )
