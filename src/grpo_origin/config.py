@@ -307,9 +307,7 @@ class Settings(Section):
             for task in (*axis.id, *axis.ood):
                 tokens = task.prompt_tokens + task.completion_tokens
                 if tokens > self.model.context:
-                    raise ValueError(
-                        f"axes.{name}: task '{task}' needs {tokens} tokens, more than model.context ({self.model.context})"
-                    )
+                    raise ValueError(f"axes.{name}: task '{task}' needs {tokens} tokens, more than model.context ({self.model.context})")
         return self
 
     def axis_ratios(self, axis: str) -> tuple[str, ...]:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def exact_mass(
-    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
+def exact_mass(model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Log mass ln Q(x) in nats and greedy correctness of every row, shapes (rows,).
 
     Q is a probability under the full softmax at temperature 1, `<eos>` included.

@@ -95,7 +95,9 @@ class Keeper(TrainerCallback):
             self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])
 
 
-def trainer_config(settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path) -> GRPOConfig:
+def trainer_config(
+    settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path
+) -> GRPOConfig:
     """The settings in TRL's terms. One generation batch is one optimiser step's batch."""
     bf16 = runtime.precision == "bfloat16" and device.type == "cuda"
     return GRPOConfig(
@@ -171,7 +173,9 @@ def grpo(
         found = get_last_checkpoint(checkpoint) if os.path.isdir(checkpoint) else None
         trainer.train(resume_from_checkpoint=found)
     if keeper.interrupted:
-        raise Interrupted(f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes")
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes"
+        )
     finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
 
 

@@ -270,4 +270,3 @@ def sft(
     state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
     log = train(network, batch, sft.steps, sft, runtime, device, state)
     finish(network, world, log, provenance, state, output)
-

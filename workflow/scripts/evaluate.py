@@ -6,7 +6,7 @@ with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**sn
 
     params = snakemake.params
     evaluate(
-        dict(zip(params.stages, snakemake.input.stages)),
+        dict(zip(params.stages, snakemake.input.stages, strict=True)),
         snakemake.input.test,
         snakemake.output[0],
         axis=snakemake.wildcards.axis,
