@@ -7,9 +7,7 @@ from pathlib import Path
 # Jobs run the code of this checkout, installed or not.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [SOURCE, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+os.environ["PYTHONPATH"] = os.pathsep.join([SOURCE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from snakemake.logging import logger
 
@@ -64,4 +62,3 @@ def settings_of(*sections):
 def axis_of(wildcards):
     """The tasks of an axis, as params; its ratios are no part of the data."""
     return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
-

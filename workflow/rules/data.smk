@@ -10,8 +10,8 @@ rule pretraining_data:
     log:
         PATHS.log("pretraining_data", "{axis}", "seed~{seed}"),
     params:
-        axis=axis_of,
         **settings_of("world"),
+        axis=axis_of,
         samples={
             "id": SETTINGS.pretrain.samples,
             "ood": ood_count(SETTINGS.pretrain.ood_pool, SETTINGS.pretrain.samples),
@@ -29,8 +29,8 @@ rule prompts:
     wildcard_constraints:
         set="sft|grpo|test",
     params:
-        axis=axis_of,
         **settings_of("world"),
+        axis=axis_of,
         counts=lambda wildcards: PROMPT_COUNTS[wildcards.set],
         code=DATA_CODE,
     script:
@@ -48,8 +48,8 @@ rule data_summary:
     log:
         PATHS.log("data_summary", "{axis}", "seed~{seed}"),
     params:
-        axis=axis_of,
         **settings_of("world"),
+        axis=axis_of,
         ratios=lambda wildcards: SETTINGS.axis_ratios(wildcards.axis),
         samples=SETTINGS.pretrain.samples,
         code=DATA_CODE,

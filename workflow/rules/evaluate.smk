@@ -6,10 +6,10 @@ rule evaluate:
         PATHS.evaluation(**CELL),
     log:
         PATHS.log("evaluate", "{axis}", "seed~{seed}", "ood~{ratio}"),
-    params:
-        stages=ALL_STAGES,
-        **settings_of("evaluation"),
-        code=code_fingerprint("data", "model", "evaluate"),
     threads: SETTINGS.runtime.threads
+    params:
+        **settings_of("evaluation"),
+        stages=ALL_STAGES,
+        code=code_fingerprint("data", "model", "evaluate"),
     script:
         "../scripts/evaluate.py"

@@ -6,10 +6,10 @@ rule grpo:
         directory(PATHS.stage(**CELL, stage=rl_stage("{prompts}"))),
     log:
         PATHS.log("grpo", "{axis}", "seed~{seed}", "ood~{ratio}", "{prompts}"),
+    threads: SETTINGS.runtime.threads
     params:
         **settings_of("world", "grpo"),
         checkpoint=PATHS.checkpoint(**CELL, stage=rl_stage("{prompts}")),
         code=code_fingerprint("tasks", "tokenizer", "data", "model", "train", "grpo"),
-    threads: SETTINGS.runtime.threads
     script:
         "../scripts/grpo.py"

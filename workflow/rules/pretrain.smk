@@ -6,10 +6,10 @@ rule pretrain:
         directory(PATHS.stage(**CELL, stage="pretrain")),
     log:
         PATHS.log("pretrain", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
     params:
         **settings_of("world", "model", "pretrain"),
         checkpoint=PATHS.checkpoint(**CELL, stage="pretrain"),
         code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
-    threads: SETTINGS.runtime.threads
     script:
         "../scripts/pretrain.py"

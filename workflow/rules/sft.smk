@@ -6,10 +6,10 @@ rule sft:
         directory(PATHS.stage(**CELL, stage="sft")),
     log:
         PATHS.log("sft", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
     params:
         **settings_of("world", "sft"),
         checkpoint=PATHS.checkpoint(**CELL, stage="sft"),
         code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
-    threads: SETTINGS.runtime.threads
     script:
         "../scripts/sft.py"
