@@ -177,7 +177,7 @@ class ModelSettings(Section):
     width: Count = Field(64, description="Hidden size (assumption).")
     heads: Count = Field(4, description="Attention heads (assumption).")
     feed_forward: Count = Field(172, description="Inner size of the SwiGLU block (assumption).")
-    context: Count = Field(128, description="Longest sequence in tokens.")
+    context: Count = Field(64, description="Longest sequence in tokens.")
     rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary embedding (assumption).")
 
     @model_validator(mode="after")
@@ -212,8 +212,8 @@ class OptimiserSettings(Section):
 class PretrainSettings(OptimiserSettings):
     """Pretraining from scratch: next-token loss on prompt and completion, one pass over fresh samples."""
 
-    samples: Count = Field(66_560, description="Samples N, the same for every ratio (paper: 67M).")
-    batch_size: Count = Field(256, description="Samples a step (assumption).")
+    samples: Count = Field(25_600, description="Samples N, the same for every ratio (paper: 67M).")
+    batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field("1", description="OOD samples generated, as a share of N: no ratio can be larger.")
 
@@ -228,7 +228,7 @@ class SFTSettings(OptimiserSettings):
 
     samples: Count = Field(2048, description="ID samples (paper: 2K).")
     batch_size: Count = Field(64, description="Samples a step (assumption).")
-    learning_rate: Rate = Field(3e-4, description="Peak learning rate (assumption).")
+    learning_rate: Rate = Field(1e-4, description="Peak learning rate (assumption).")
     epochs: Count = Field(2, description="Passes over the samples (assumption).")
 
     @property
@@ -242,7 +242,7 @@ class GRPOSettings(Section):
 
     steps: Count = Field(60, description="Optimiser steps (paper: about 60).")
     prompts_per_step: Count = Field(16, description="Prompts a step; steps x prompts_per_step prompts in all (paper: 1K).")
-    group_size: int = Field(16, ge=2, description="Completions sampled for each prompt (assumption).")
+    group_size: int = Field(8, ge=2, description="Completions sampled for each prompt (assumption).")
     learning_rate: Rate = Field(2e-4, description="Peak learning rate (assumption).")
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps that warm up (assumption).")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="Learning-rate schedule (assumption).")

@@ -1,0 +1,44 @@
+# `make figures` and `make test` do all set-up on a machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: figures test test-slow lint format docs clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | sort
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "installing the pinned packages into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[slurm,test]"
+	@touch $@
+
+figures: $(VENV)/installed ## run the default sweep to figures and report
+	snakemake --cores all
+
+test: $(VENV)/installed ## run every test this machine can run
+	python -m pytest
+
+test-slow: $(VENV)/installed ## run the slow tests too
+	python -m pytest --run-slow
+
+lint: $(VENV)/installed ## check formatting and lint
+	ruff format --check .
+	ruff check .
+	snakefmt --check Snakefile workflow
+	python tests/lint_workflow.py
+
+format: $(VENV)/installed ## format everything
+	ruff format .
+	ruff check --fix .
+	snakefmt Snakefile workflow
+
+docs: $(VENV)/installed ## write docs/configuration.md from the settings
+	python -m grpo_origin.reference > docs/configuration.md
+
+clean: ## remove the environment and caches, keep results
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""The reference of all settings as Markdown, made from the settings models: `python -m grpo_origin.reference`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from grpo_origin.config import AxisSettings, Section, Settings
+
+HEAD = """# Configuration reference
+
+Made from the settings models by `make docs`; a test keeps it in step. Keys are written as in YAML, `section.key`. Choices that the
+paper (arXiv 2510.15990) does not fix are marked *assumption*. Unknown keys are errors. How to use all this: `config/README.md`.
+"""
+
+
+def _rows(section: type[Section], prefix: str) -> list[str]:
+    rows = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            continue
+        default = "required" if field.default is PydanticUndefined else f"`{field.default!s}`"
+        rows.append(f"| `{prefix}{name}` | {default} | {_bounds(section, name)} | {field.description} |")
+    return rows
+
+
+def _bounds(section: type[Section], name: str) -> str:
+    schema = section.model_json_schema()["properties"][name]
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    if "enum" in schema:
+        found = [", ".join(f"`{value}`" for value in schema["enum"])]
+    return ", ".join(found)
+
+
+def reference() -> str:
+    """The whole page."""
+    lines = [HEAD]
+    sections = {"": Settings, "axes.{name}.": AxisSettings}
+    sections |= {
+        f"{name}.": field.annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    for prefix, section in sections.items():
+        summary = (section.__doc__ or "").strip()
+        lines += [f"## {prefix.rstrip('.') or 'Top level'}", "", summary, "", "| key | default | allowed | meaning |", "|---|---|---|---|"]
+        lines += [*_rows(section, prefix), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
