@@ -6,7 +6,7 @@ colour-blind), marker and line, so that prints in grey stay readable. Knows tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grpo_origin.files import atomic
+from grpo_origin.files import atomic, read_table
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
@@ -251,10 +251,14 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
 def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, split: str = "ood") -> Figure:
     """Exact pass@k on OOD prompts before and after GRPO: a row an axis, a panel an OOD ratio."""
     mean, seeds = (
-        table[(table["split"] == split) & (table["task"] == "all") & table["metric"].str.match(r"mass|pass@") & (table["stage"] != "pretrain")]
+        table[
+            (table["split"] == split) & (table["task"] == "all") & table["metric"].str.match(r"mass|pass@") & (table["stage"] != "pretrain")
+        ]
         for table in (summary, seed_means)
     )
-    mean, seeds = (table.assign(k=table["metric"].replace("mass", "pass@1").str.removeprefix("pass@").astype(int)) for table in (mean, seeds))
+    mean, seeds = (
+        table.assign(k=table["metric"].replace("mass", "pass@1").str.removeprefix("pass@").astype(int)) for table in (mean, seeds)
+    )
     names, stages, order = list(dict.fromkeys(mean["axis"])), _stages(mean), sorted(mean["k"].unique())
     columns = max(mean[mean["axis"] == name]["ood_ratio"].nunique() for name in names)
     figure, panels = _panels(len(names), columns, width=1.9, height=1.8, sharex=True, sharey=True)
@@ -296,3 +300,24 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
         panels[row, 0].set_ylabel(label)
     _legend(figure, panels[0, 0], columns=8, title="OOD share of pretraining")
     return figure
+
+
+def read_tables(paths: Mapping[str, str | Path]) -> dict[str, pd.DataFrame]:
+    """Tables by name; raises ArtefactError if a file can't be used."""
+    return {name: read_table(path).to_pandas() for name, path in paths.items()}
+
+
+Tables = Mapping[str, pd.DataFrame]
+
+# Kind of figure -> function of the run's tables and, for figures of one axis, its name. Titles and captions:
+# workflow/report/figures.yaml.
+DRAW: dict[str, Callable[[Tables, str | None], Figure]] = {
+    "axis": lambda tables, axis: axis_figure(tables["summary"], tables["seed_means"], axis),
+    "tasks": lambda tables, axis: tasks_figure(tables["summary"], tables["seed_means"], axis),
+    "mixing": lambda tables, axis: mixing_figure(tables["summary"], tables["seed_means"], axis),
+    "gain": lambda tables, _: gain_figure(tables["mass_gains"], tables["seed_mass_gains"]),
+    "saturation": lambda tables, _: saturation_figure(tables["seed_means"], tables["seed_gains"]),
+    "pass_at_k": lambda tables, _: pass_at_k_figure(tables["summary"], tables["seed_means"]),
+    "forgetting": lambda tables, _: forgetting_figure(tables["gains"], tables["seed_gains"]),
+    "training": lambda tables, axis: training_figure(tables["training"], axis),
+}

@@ -103,13 +103,13 @@ def open_parquet(path: str | Path, columns: Sequence[str]) -> Any:
     return file
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
-    """Read the given columns of a parquet file; raises ArtefactError as `open_parquet` does."""
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the given columns of a parquet file, or all; raises ArtefactError as `open_parquet` does."""
     import pyarrow as pa
 
-    file = open_parquet(path, columns)
+    file = open_parquet(path, columns or ())
     try:
-        return file.read(columns=list(columns))
+        return file.read(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         raise ArtefactError(path, f"damaged parquet file ({str(error).splitlines()[0]})") from None
 

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 # Jobs run the code of this checkout, installed or not.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
@@ -43,6 +45,39 @@ PROMPT_COUNTS = {
     "test": {"prompts": SETTINGS.evaluation.prompts},
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
+
+TABLES = (
+    "summary",
+    "seed_means",
+    "gains",
+    "seed_gains",
+    "mass_gains",
+    "seed_mass_gains",
+    "training",
+)
+REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
+FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
+
+
+def _axes_of(per):
+    """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
+    choose = {
+        "run": lambda axis: False,
+        "axis": lambda axis: True,
+        "mixed": lambda axis: axis.mixed,
+        "tasks": lambda axis: len(axis.ood) > 1,
+    }[per]
+    return [name for name, axis in SETTINGS.axes.items() if choose(axis)] or (
+        [None] if per == "run" else []
+    )
+
+
+# Name of each figure -> its kind and axis.
+FIGURES = {
+    f"{kind}-{axis}" if axis else kind: (kind, axis)
+    for kind, about in FIGURE_KINDS.items()
+    for axis in _axes_of(about["per"])
+}
 
 
 def _alternatives(values):
