@@ -212,7 +212,7 @@ class OptimiserSettings(Section):
 class PretrainSettings(OptimiserSettings):
     """Pretraining from scratch: next-token loss on prompt and completion, one pass over fresh samples."""
 
-    samples: Count = Field(25_600, description="Samples N, the same for every ratio (paper: 67M).")
+    samples: Count = Field(32_000, description="Samples N, the same for every ratio (paper: 67M).")
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field("1", description="OOD samples generated, as a share of N: no ratio can be larger.")

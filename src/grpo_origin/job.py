@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grpo_origin import prefork
 from grpo_origin.config import ConfigError
 from grpo_origin.files import ArtefactError, DeviceError, Interrupted
 
@@ -25,6 +26,7 @@ def job(log: str | Path, label: str) -> Iterator[None]:
     An expected failure (an unusable file, a missing GPU, a full disk, an interruption) becomes its one-line message and
     exit status 1; anything else keeps its traceback, in the log.
     """
+    prefork.hand_over()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     console = os.dup(2)

@@ -15,6 +15,7 @@ os.environ.update(
 
 from snakemake.logging import logger
 
+from grpo_origin import prefork
 from grpo_origin.config import PROMPTS, ConfigError, load_settings, ood_count
 from grpo_origin.data import check_string_space
 from grpo_origin.files import code_fingerprint
@@ -99,3 +100,9 @@ def settings_of(*sections):
 def axis_of(wildcards):
     """The tasks of an axis, as params; its ratios are no part of the data."""
     return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
+
+
+# Local jobs are forked from one process that has the imports done; on a cluster each job starts by itself.
+onstart:
+    if workflow.local_exec and workflow.is_main_process:
+        prefork.start()
