@@ -265,6 +265,26 @@ class EvaluationSettings(Section):
     batch_size: Count = Field(512, description="Prompts a forward pass.")
 
 
+class ClaimsSettings(Section):
+    """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
+
+    significance: float = Field(0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance.")
+    negligible: float = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
+    zero_mass: float = Field(1e-4, gt=0, lt=1, description="A starting mass below this is about zero: 128 samples miss 99 % of the time.")
+    partial: tuple[Rate, Rate] = Field((0.1, 0.9), description="From and to this starting mass a prompt is partly right.")
+    saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
+    broken: Rate = Field(0.5, description="Foreign tokens break a prompt if they take more than this mass from it.")
+    band_prompts: Count = Field(20, description="A seed counts in a band of starting mass if it has this many prompts there.")
+    bound_tolerance: float = Field(0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it.")
+    bound_exceptions: Rate = Field(0.05, description="The mass bound holds if fewer than this share of prompts end above it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ClaimsSettings:
+        if not self.zero_mass < self.partial[0] < self.partial[1] <= self.saturated:
+            raise ValueError("partial: zero_mass, both ends of partial, and saturated must be in rising order")
+        return self
+
+
 class RuntimeSettings(Section):
     """How jobs run. Nothing here changes a result beyond rounding, so nothing here makes a stage run again."""
 
@@ -292,6 +312,7 @@ class Settings(Section):
     sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
     grpo: GRPOSettings = Field(GRPOSettings(), description="GRPO.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
+    claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Devices, threads, checkpoints.")
 
     @model_validator(mode="after")
