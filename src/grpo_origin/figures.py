@@ -182,16 +182,16 @@ def mixing_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) ->
 
 
 def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
-    """Gain of GRPO over SFT against the starting mass of the prompt, a panel a test split, a line an RL stage.
-
-    `binned` has columns split, stage, bin (its label), mean, low, high; `seed_binned` the same for each seed.
-    """
-    splits, stages = ["id", "ood"], _stages(binned)
-    order = list(dict.fromkeys(binned.sort_values("bin_low")["bin"]))
+    """Gain of GRPO over SFT against the starting mass of the prompt, in bins, a panel a test split, a line an RL stage."""
+    tables = [
+        table.assign(bin=[_bin_label(*edges) for edges in zip(table["bin_low"], table["bin_high"], strict=True)])
+        for table in (binned, seed_binned)
+    ]
+    order = list(dict.fromkeys(tables[0].sort_values("bin_low")["bin"]))
     figure, panels = _panels(1, 2, width=3.6, height=2.8, sharey=True)
-    for axes, split in zip(panels.flat, splits, strict=True):
-        one = [table[table["split"] == split] for table in (binned, seed_binned)]
-        _stage_lines(axes, *one, "bin", order, stages)
+    for axes, split in zip(panels.flat, ("id", "ood"), strict=True):
+        one = [table[table["split"] == split] for table in tables]
+        _stage_lines(axes, *one, "bin", order, _stages(binned))
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
@@ -199,6 +199,10 @@ def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("gain in mass by GRPO")
     _legend(figure, panels[0, 0])
     return figure
+
+
+def _bin_label(low: float, high: float) -> str:
+    return f"{low:g}–{high:g}" if low else f"< {high:g}"
 
 
 def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:

@@ -195,9 +195,7 @@ def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level:
     chosen = [choose for choose, _ in methods.values()]
     bounds = [np.select(chosen, [interval[side] for _, interval in methods.values()]).clip(floor, 1.0) for side in (0, 1)]
     which = np.select(chosen, np.arange(len(methods)).tolist())
-    labels = [
-        f"{100 * level:g} % " + list(methods)[i].format(seeds=s, prompts=p) for i, s, p in zip(which, count, n, strict=True)
-    ]
+    labels = [f"{100 * level:g} % " + list(methods)[i].format(seeds=s, prompts=p) for i, s, p in zip(which, count, n, strict=True)]
     table = table[keys].assign(mean=mean, low=np.minimum(bounds[0], mean), high=np.maximum(bounds[1], mean), interval=labels)
     return table.assign(seeds=count, prompts=n)
 

@@ -14,7 +14,8 @@ rule tables:
     params:
         names=TABLES,
         cells=CELLS,
-        code=code_fingerprint("statistics"),
+        stages=ALL_STAGES,
+        code=code_fingerprint("statistics", "tables"),
     script:
         "../scripts/tables.py"
 

@@ -1,0 +1,23 @@
+from grpo_origin.job import job
+
+with job(snakemake.log[0], "tables"):
+    import pandas as pd
+
+    from grpo_origin import statistics
+    from grpo_origin.tables import training_logs, write
+
+    params = snakemake.params
+    evaluations = statistics.read_evaluations(snakemake.input.evaluations)
+    prompts = statistics.prompt_gains(evaluations)
+    by = ("stage", "split")
+    tables = {
+        "summary": statistics.summarise(evaluations),
+        "seed_means": statistics.seed_means(evaluations),
+        "gains": statistics.gains(evaluations),
+        "seed_gains": statistics.seed_gains(evaluations),
+        "mass_gains": statistics.binned_gains(prompts, by=by),
+        "seed_mass_gains": pd.concat(statistics.binned_gains(one, by=by).assign(seed=seed) for seed, one in prompts.groupby("seed")),
+        "training": training_logs(params.cells, params.stages, snakemake.input.stages),
+    }
+    for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
+        write(tables[name], csv, parquet)
