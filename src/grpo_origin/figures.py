@@ -25,6 +25,7 @@ from grpo_origin.files import atomic, read_table
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
+FEWEST_PROMPTS = 20  # bins of starting mass with fewer prompts are left out of the figure (the table has them)
 METRICS = {"accuracy": "greedy accuracy", "mass": "mean correct mass Q"}
 STAGES = {"pretrain": "pretrained", "sft": "SFT"}
 
