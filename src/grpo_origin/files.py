@@ -6,6 +6,7 @@ Knows nothing of what is stored.
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -60,6 +61,26 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+_held: list[Any] = []  # open for as long as the process lives
+
+
+def hold_alone(path: str | Path) -> None:
+    """Hold a lock file until this process ends, however it ends; the kernel lets go of it then.
+
+    Raises RuntimeError if another process holds it. A file system without locks is let pass.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(f"another snakemake is at work on {Path(path).parent}: wait for it or stop it") from None
+    except OSError:
+        pass
+    _held.append(file)
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,7 @@ from snakemake.logging import logger
 from grpo_origin import prefork
 from grpo_origin.config import PROMPTS, ConfigError, load_settings, ood_count
 from grpo_origin.data import check_string_space
-from grpo_origin.files import code_fingerprint
+from grpo_origin.files import code_fingerprint, hold_alone
 from grpo_origin.paths import STAGES, Paths, rl_stage
 
 try:
@@ -102,7 +102,14 @@ def axis_of(wildcards):
     return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
 
 
-# Local jobs are forked from one process that has the imports done; on a cluster each job starts by itself.
+# Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see profiles/default);
+# this one is let go by the kernel. Local jobs are then forked from one process that has the imports done; on a cluster
+# each job starts by itself.
 onstart:
-    if workflow.local_exec and workflow.is_main_process:
-        prefork.start()
+    if workflow.is_main_process:
+        try:
+            hold_alone(f"{PATHS.root}/.controller")
+        except RuntimeError as error:
+            sys.exit(f"error: {error}")
+        if workflow.local_exec:
+            prefork.start()
