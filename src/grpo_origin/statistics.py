@@ -127,6 +127,16 @@ def clopper_pearson_upper(count: ArrayLike, n: ArrayLike, level: float = LEVEL) 
     return np.where(count >= n, 1.0, stats.beta.ppf(level, count + 1, np.maximum(n - count, 1)))
 
 
+def constant_interval(value: ArrayLike, n: ArrayLike, floor: float, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of the mean of values in [floor, 1] when all n prompts gave the same one, so that they show no variance.
+
+    At most a share u of prompts is different, u being the Clopper-Pearson upper bound of 0 in n; the mean then lies between
+    (1-u) value + u floor and (1-u) value + u. For 0 in [0, 1] that is [0, u].
+    """
+    share = clopper_pearson_upper(0, n, level)
+    return (1 - share) * value + share * floor, (1 - share) * value + share
+
+
 def _metrics(evaluations: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     """Every metric of every row, shape (rows, metrics)."""
     log_mass = np.minimum(evaluations[f"log_mass{suffix}"].to_numpy(dtype=float), 0.0)
@@ -169,9 +179,7 @@ def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level:
 
     1. Two or more seeds that differ: t interval over the seed means.
     2. Otherwise prompts, pooled over seeds: Wilson for the accuracy itself, t for everything else.
-    3. Prompts that are all equal to a value c (zero counts are the common case) leave no variance: at most a share u of
-       prompts is different, u being the one-sided Clopper-Pearson bound of 0 in n, so the mean lies between
-       (1-u) c + u floor and (1-u) c + u. It holds for any values in [floor, 1], not only for counts.
+    3. Prompts that are all equal, zero counts being the common case: `constant_interval`.
     """
     keys = list(keys)
     table = _pool(moments, keys).drop(columns="mean")
@@ -180,15 +188,11 @@ def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level:
     differ = (seeds["max"] - seeds["min"]).to_numpy() > _ROUNDING * seeds[["min", "max"]].abs().max(axis=1).to_numpy()
     constant = (table["min"] == table["max"]).to_numpy()
     proportion = (table["metric"] == "accuracy").to_numpy() & (floor == 0)
-    share = clopper_pearson_upper(0, n, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         over_prompts = t_interval(mean, np.sqrt(table["squares"] / np.maximum(n - 1, 1)).to_numpy(), n, level)
         methods = {
             "t interval over {seeds} seeds": (differ, t_interval(mean, seeds["std"].to_numpy(), count, level)),
-            "Clopper-Pearson bound over {prompts} prompts, all equal": (
-                constant,
-                ((1 - share) * mean + share * floor, (1 - share) * mean + share),
-            ),
+            "Clopper-Pearson bound over {prompts} prompts, all equal": (constant, constant_interval(mean, n, floor, level)),
             "Wilson interval over {prompts} prompts": (proportion, wilson_interval(mean.clip(0, 1), n, level)),
             "t interval over {prompts} prompts": (np.ones(len(n), bool), over_prompts),
         }
@@ -272,6 +276,30 @@ def prompt_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFra
     return table.assign(**masses, gain=masses["mass_after"] - masses["mass_before"])
 
 
+def _bin_moments(table: pd.DataFrame, by: Sequence[str], bins: Sequence[float]) -> pd.DataFrame:
+    """Moments of gain and starting mass of every seed and bin; columns `by`, seed, bin_low, bin_high, bin, metric, ..."""
+    edges = np.asarray(bins, dtype=float)
+    where = (np.searchsorted(edges, table["mass_before"], side="right") - 1).clip(0, len(edges) - 2)
+    keys = [*(table[name] for name in (*by, "seed")), pd.Series(edges[where], index=table.index, name="bin_low")]
+    moments = _moments(table[["gain", "mass_before"]], keys)
+    moments["bin_high"] = edges[np.searchsorted(edges, moments["bin_low"]) + 1]
+    moments["bin"] = [f"{low:g}-{high:g}" for low, high in zip(moments["bin_low"], moments["bin_high"], strict=True)]
+    return moments
+
+
+def _gain_by_bin(table: pd.DataFrame, keys: list[str], columns: Sequence[str]) -> pd.DataFrame:
+    starts = table.loc[table["metric"] == "mass_before", [*keys, "mean"]].rename(columns={"mean": "mass_before"})
+    return table[table["metric"] == "gain"].merge(starts, on=keys)[[*keys, "mass_before", *columns]]
+
+
+def seed_binned_gains(
+    table: pd.DataFrame, by: Sequence[str] = ("axis", "stage", "split"), bins: Sequence[float] = MASS_BINS
+) -> pd.DataFrame:
+    """Mean gain in every bin of starting mass in every seed: `by`, seed, bin_low, bin_high, bin, mass_before, mean, prompts."""
+    keys = [*by, "seed", "bin_low", "bin_high", "bin"]
+    return _gain_by_bin(_bin_moments(table, by, bins), keys, ["mean", "prompts"])
+
+
 def binned_gains(
     table: pd.DataFrame,
     by: Sequence[str] = ("axis", "stage", "split"),
@@ -280,17 +308,10 @@ def binned_gains(
 ) -> pd.DataFrame:
     """Gain of mass against starting mass from the rows of `prompt_gains`: mean in every bin, with an interval over seeds.
 
-    Columns `by`, bin_low, bin_high, mass_before (mean in the bin), mean, low, high, interval, seeds, prompts. A seed's
-    mean is over its prompts in the bin, whatever their ratio unless `by` has `ood_ratio`; empty bins have no row. Bins are
-    closed below; the last one also above.
+    Columns `by`, bin_low, bin_high, bin (its label), mass_before (mean over seeds), mean, low, high, interval, seeds,
+    prompts. A seed's mean is over all its prompts in the bin, whatever their ratio unless `by` has `ood_ratio`; an empty
+    bin has no row. Bins are closed below, the last one also above.
     """
-    edges = np.asarray(bins)
-    where = (np.searchsorted(edges, table["mass_before"], side="right") - 1).clip(0, len(edges) - 2)
-    keys = [*(table[name] for name in by), table["seed"], pd.Series(where, index=table.index, name="bin")]
-    moments = _moments(table[["gain"]], keys)
-    result = _over_seeds(moments, [*by, "bin", "metric"], -1.0, level).drop(columns="metric")
-    starts = table["mass_before"].groupby([keys[-1], *keys[: len(by)]], observed=True).mean().rename("mass_before").reset_index()
-    result = result.merge(starts, on=[*by, "bin"])
-    which = result.pop("bin").to_numpy()
-    result = result.assign(bin_low=edges[which], bin_high=edges[which + 1])
-    return result[[*by, "bin_low", "bin_high", "mass_before", "mean", "low", "high", "interval", "seeds", "prompts"]]
+    keys = [*by, "bin_low", "bin_high", "bin"]
+    result = _over_seeds(_bin_moments(table, by, bins), [*keys, "metric"], -1.0, level)
+    return _gain_by_bin(result, keys, ["mean", "low", "high", "interval", "seeds", "prompts"])
