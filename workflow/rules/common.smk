@@ -55,6 +55,7 @@ TABLES = (
     "mass_gains",
     "seed_mass_gains",
     "training",
+    "claims",
 )
 REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
 FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))

@@ -12,10 +12,11 @@ rule tables:
     log:
         PATHS.log("tables"),
     params:
+        **settings_of("claims"),
         names=TABLES,
         cells=CELLS,
         stages=ALL_STAGES,
-        code=code_fingerprint("statistics", "tables"),
+        code=code_fingerprint("statistics", "claims", "tables"),
     script:
         "../scripts/tables.py"
 
@@ -39,6 +40,7 @@ rule figures:
 rule report:
     input:
         figures=[PATHS.figure(name, "png") for name in FIGURES],
+        claims=PATHS.table("claims", "parquet"),
         stages=STAGE_FOLDERS,
     output:
         PATHS.report,

@@ -4,6 +4,7 @@ with job(snakemake.log[0], "report"):
     import json
     from pathlib import Path
 
+    from grpo_origin.files import read_table
     from grpo_origin.report import write_report
 
     params = snakemake.params
@@ -20,7 +21,7 @@ with job(snakemake.log[0], "report"):
     write_report(
         snakemake.output[0],
         run=params.run,
-        claims=None,
+        claims=read_table(snakemake.input.claims).to_pandas(),
         figures=figures,
         provenance=provenance,
         settings=params.settings,

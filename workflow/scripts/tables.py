@@ -4,6 +4,8 @@ with job(snakemake.log[0], "tables"):
     import pandas as pd
 
     from grpo_origin import statistics
+    from grpo_origin.claims import ledger
+    from grpo_origin.config import ClaimsSettings
     from grpo_origin.tables import training_logs, write
 
     params = snakemake.params
@@ -18,6 +20,7 @@ with job(snakemake.log[0], "tables"):
         "mass_gains": statistics.binned_gains(prompts, by=by),
         "seed_mass_gains": pd.concat(statistics.binned_gains(one, by=by).assign(seed=seed) for seed, one in prompts.groupby("seed")),
         "training": training_logs(params.cells, params.stages, snakemake.input.stages),
+        "claims": ledger(evaluations, ClaimsSettings(**params.claims), theory=None),
     }
     for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
         write(tables[name], csv, parquet)
