@@ -119,7 +119,9 @@ def report(tmp_path_factory) -> Path:
         "git_commit": "abc",
         "versions": {"torch": "2"},
     }
-    claims = pd.DataFrame([{"claim": "no OOD, no gain", "effect": 0.001, "verdict": "supported"}])
+    numbers = {"effect": 0.001, "low": -0.002, "high": 0.004, "p_value": 0.5}
+    words = {"claim": "no OOD, no gain", "axis": "planted", "statement": "s", "cells": "c", "verdict": "supported", "note": ""}
+    claims = pd.DataFrame([words | numbers])
     write_report(
         folder / "report.html",
         run="planted <run>",
@@ -136,6 +138,7 @@ def test_report_is_one_page_with_claims_first_and_no_outside_request(report):
     assert page.index("no OOD, no gain") < page.index("data:image/png;base64,") < page.index("<h2>How it was run")
     assert "planted &lt;run&gt;" in page
     assert "A &amp; B" in page
+    assert "+0.001 [-0.002, +0.004]" in page
     for outside in ("http://", "https://", "<script", "@import", '<link rel="stylesheet"'):
         assert outside not in page
 

@@ -49,6 +49,17 @@ def html_table(table: pd.DataFrame) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
+def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as a reader wants it: verdict first, effect and interval together."""
+    effect = [
+        f"{row.effect:+.3f}" + ("" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]") for row in claims.itertuples(index=False)
+    ]
+    columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
+    return pd.DataFrame(
+        columns | {"effect [95 % interval]": effect, "p": claims["p_value"], "cells": claims["cells"], "note": claims["note"]}
+    )
+
+
 def figure_html(path: str | Path, title: str, caption: str) -> str:
     """A PNG figure, embedded, with its title and caption."""
     data = base64.b64encode(Path(path).read_bytes()).decode()
@@ -81,7 +92,7 @@ def write_report(
     categories: dict[str, list[str]] = {}
     for category, title, caption, png in figures:
         categories.setdefault(category, []).append(figure_html(png, title, caption))
-    sections = {"Claims": html_table(claims)} if claims is not None else {}
+    sections = {"Claims": html_table(claims_table(claims))} if claims is not None else {}
     sections |= {category: "".join(shown) for category, shown in categories.items()}
     versions = provenance[0]["versions"] if provenance else {}
     commits = sorted({str(p["git_commit"]) for p in provenance})
