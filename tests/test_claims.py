@@ -180,6 +180,12 @@ def test_sweet_spot(gains, width, expected):
     assert verdict(plant(banded(gains, width)), "sweet spot") == expected
 
 
+def test_sweet_spot_compares_the_bands_alone():
+    found = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
+    assert found["effect"] == pytest.approx(0.29, abs=1e-3)
+    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in found["note"]
+
+
 def test_sweet_spot_needs_all_bands():
     found = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
     assert (found["verdict"], found["note"]) == ("inconclusive", "nothing to test on in this run")
@@ -190,6 +196,12 @@ def test_sweet_spot_needs_all_bands():
 )
 def test_saturation(gain, width, expected):
     assert verdict(plant(shifted(0.96, {("grpo~id", "id"): gain}, width=width)), "saturation") == expected
+
+
+@pytest.mark.parametrize(("gain", "loss"), [(-0.2, True), (0.001, False)])
+def test_saturation_says_when_no_gain_is_a_loss(gain, loss):
+    found = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
+    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == ("supported", loss)
 
 
 def mixed(broken, repaired, width=0.002):

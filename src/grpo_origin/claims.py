@@ -73,7 +73,8 @@ class Claim:
             std = float(values.std())
             low, high = (float(np.clip(bound, self.floor, 1)) for bound in t_interval(mean, std, n, 1 - settings.significance))
             edge = min((edge for edge in self.region if np.isfinite(edge)), key=lambda edge: abs(edge - mean))
-            p_value = float(2 * stats.t.sf(abs(mean - edge) / (std / np.sqrt(n)), n - 1))
+            with np.errstate(divide="ignore"):  # seeds so close that their spread underflows: p = 0
+                p_value = float(2 * stats.t.sf(abs(mean - edge) / (std / np.sqrt(n)), n - 1))
         seeds = ", ".join(str(unit) if isinstance(unit, int) else " ".join(map(str, unit)) for unit in values.index.tolist())
         return {
             "claim": self.name,
@@ -198,7 +199,10 @@ def saturation(e: Evidence) -> list[dict[str, Any]]:
     note = f"mean gain of the other ID prompts: {rest.mean():+.3f}" if len(rest) else ""
     prompts = int((table["mass_before"] >= s.saturated).sum())
     cells = f"every OOD ratio; ID prompts of starting mass >= {s.saturated:g}; {rl_stage('id')}"
-    return [claim.row(ALL, cells, e.band(table, s.saturated, np.inf), prompts, s, note)]
+    row = claim.row(ALL, cells, e.band(table, s.saturated, np.inf), prompts, s, note)
+    if row["high"] < -s.negligible:
+        row["note"] = f"no gain, but a loss; {row['note']}"
+    return [row]
 
 
 def foreign_tokens(e: Evidence) -> list[dict[str, Any]]:
