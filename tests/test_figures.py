@@ -60,9 +60,7 @@ def planted(seeds: int) -> dict[str, pd.DataFrame]:
         "gains": statistics.gains(table),
         "seed_gains": statistics.seed_gains(table),
         "mass_gains": statistics.binned_gains(prompts, by=("stage", "split")),
-        "seed_mass_gains": pd.concat(
-            statistics.binned_gains(one, by=("stage", "split")).assign(seed=seed) for seed, one in prompts.groupby("seed")
-        ),
+        "seed_mass_gains": statistics.seed_binned_gains(prompts, by=("stage", "split")),
         "training": pd.DataFrame(logs),
     }
 

@@ -13,6 +13,7 @@ rule tables:
         PATHS.log("tables"),
     params:
         **settings_of("claims"),
+        beta=SETTINGS.grpo.beta,
         names=TABLES,
         cells=CELLS,
         stages=ALL_STAGES,

@@ -1,8 +1,6 @@
 from grpo_origin.job import job
 
 with job(snakemake.log[0], "tables"):
-    import pandas as pd
-
     from grpo_origin import statistics
     from grpo_origin.claims import ledger
     from grpo_origin.config import ClaimsSettings
@@ -18,9 +16,9 @@ with job(snakemake.log[0], "tables"):
         "gains": statistics.gains(evaluations),
         "seed_gains": statistics.seed_gains(evaluations),
         "mass_gains": statistics.binned_gains(prompts, by=by),
-        "seed_mass_gains": pd.concat(statistics.binned_gains(one, by=by).assign(seed=seed) for seed, one in prompts.groupby("seed")),
+        "seed_mass_gains": statistics.seed_binned_gains(prompts, by=by),
         "training": training_logs(params.cells, params.stages, snakemake.input.stages),
-        "claims": ledger(evaluations, ClaimsSettings(**params.claims), theory=None),
+        "claims": ledger(evaluations, ClaimsSettings(**params.claims), beta=params.beta),
     }
     for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
         write(tables[name], csv, parquet)
