@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import TINY, copy_code, make_data, merged, run_stage, snakemake, tiny
 
 from grpo_origin.tasks import World
+from helpers import TINY, copy_code, make_data, merged, run_stage, snakemake, tiny
 
 
 def pytest_addoption(parser):
