@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "model": {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64, "context": 32},
     "pretrain": {"samples": 8000, "batch_size": 32, "learning_rate": 1.0e-2},
     "sft": {"samples": 40, "batch_size": 16, "epochs": 2, "learning_rate": 1.0e-3},
-    "grpo": {"steps": 6, "prompts_per_step": 4, "group_size": 4, "learning_rate": 3.0e-4, "beta": 0.01},
+    "grpo": {"steps": 12, "prompts_per_step": 4, "group_size": 4, "learning_rate": 3.0e-4, "beta": 0.01},
     "evaluation": {"prompts": 8},
     "runtime": {"device": "cpu"},
 }

@@ -13,7 +13,7 @@ import pytest
 
 from grpo_origin import data as module
 from grpo_origin.config import ConfigError, TaskSpec
-from grpo_origin.data import Mixture, Pool, check_string_space, draw_distinct, read_prompts, training_chunk, write_pool, write_summary
+from grpo_origin.data import Mixture, Pool, check_string_space, draw_distinct, mix, read_prompts, training_chunk, write_pool, write_summary
 from grpo_origin.files import ArtefactError, atomic, read_table, write_json, write_table
 from grpo_origin.tokenizer import Vocabulary
 from helpers import make_data, read, source_of, tiny
