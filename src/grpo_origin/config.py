@@ -38,7 +38,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """Base of all settings: immutable, and a key that isn't declared is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _ratio_text(value: Any) -> str:
@@ -299,7 +299,7 @@ class Settings(Section):
     """A run of the study."""
 
     run: str = Field(pattern=f"^{NAME}$", description="Name of the run: results go to results/{run}.")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)] = Field(
         description="Seeds: each is a world, its data and its models."
     )
     ratios: Ratios = Field(description="OOD ratios of pretraining, for axes without a list of their own.")

@@ -364,6 +364,7 @@ def check_string_space(settings: Settings) -> None:
     def require(key: str, prompts: int, tasks: Sequence[TaskSpec], test: bool) -> None:
         for task, share in zip(tasks, shares(prompts, len(tasks)), strict=True):
             available = available_strings(task.length, settings.world)[test]
+            share = max(share, 1)  # pretraining draws from every task
             if available < share:
                 raise ConfigError(
                     f"{key}: {share} different prompts of task '{task}' are needed, but {settings.world.nodes} nodes at length "

@@ -52,7 +52,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    prefix = f".{path.name}.{platform.node()}-"
+    for left in path.parent.iterdir():
+        if left.name.startswith(prefix) and not _alive(left.name[len(prefix) :].removesuffix(".tmp")):
+            _remove(left)  # of a process that was killed
+    temporary = path.with_name(f"{prefix}{os.getpid()}.tmp")
     _remove(temporary)
     try:
         yield temporary
@@ -88,6 +92,24 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process of this machine has that number; text that is no number counts as alive."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        pass
+    return True
+
+
+def stamp(path: str | Path) -> list[int]:
+    """Size and time of change of a file, or of a model folder's weights: another stamp, another content."""
+    path = Path(path)
+    found = (path / "model.safetensors" if path.is_dir() else path).stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -157,12 +157,13 @@ def grpo(
     table = read_prompts(prompts, split)
     longest = max(len(row) for row in table["completion_ids"].to_pylist())
     dataset = Dataset.from_dict({"prompt": table["prompt_ids"].to_pylist(), "task": table["task"].to_pylist()})
-    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    model = load_model(source)
+    state = Checkpoint(checkpoint, settings, [source, prompts], runtime.checkpoint_seconds)
     _discard_foreign(state)
     with stop_signals() as stopping:
         keeper = Keeper(state, stopping, grpo.iterations)
         trainer = TokenGRPOTrainer(
-            model=load_model(source),
+            model=model,
             reward_funcs=ExactMatch(world),
             args=trainer_config(grpo, runtime, device, longest, world.seed, checkpoint),
             train_dataset=dataset,

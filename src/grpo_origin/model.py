@@ -5,6 +5,7 @@ Knows architecture, devices and folders; nothing of data or losses.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,12 +68,17 @@ def load_model(path: str | Path) -> LlamaForCausalLM:
     from safetensors import SafetensorError, safe_open
     from transformers import LlamaForCausalLM
 
-    weights = Path(path) / "model.safetensors"
     try:
-        with safe_open(weights, framework="pt"):
-            pass
-        return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        written = json.loads((Path(path) / "config.json").read_text())
+        with safe_open(Path(path) / "model.safetensors", framework="pt") as weights:
+            shape = weights.get_slice("model.embed_tokens.weight").get_shape()
+        if shape != [written["vocab_size"], written["hidden_size"]]:
+            raise ValueError("weights and config.json are of different models")
+        model, found = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        if found["missing_keys"] or found["unexpected_keys"]:  # transformers fills them with random numbers
+            raise ValueError("weights and config.json are of different models")
+        return model
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtefactError(path, f"not a readable model folder ({str(error).splitlines()[0]})") from None
 
 

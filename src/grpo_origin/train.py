@@ -12,7 +12,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import torch
 
 from grpo_origin.config import ModelSettings, OptimiserSettings, PretrainSettings, RuntimeSettings, SFTSettings
 from grpo_origin.data import Mixture, Pool, Sequences, read_prompts
-from grpo_origin.files import Interrupted, Provenance, atomic, write_table
+from grpo_origin.files import Interrupted, Provenance, atomic, code_fingerprint, stamp, write_table
 from grpo_origin.model import build_model, choose_device, load_model, save_model
 from grpo_origin.tasks import World, generator
 
@@ -66,11 +66,15 @@ class Progress:
 class Checkpoint:
     """The state of an unfinished stage, in a folder of its own that vanishes when the stage is done.
 
-    `identity` describes the job (settings, code, inputs): the state of a different job is discarded, not resumed.
+    `settings` and `inputs` (files and model folders) identify the job, and so does the code: the state of a different job
+    is discarded, not resumed.
     """
 
-    def __init__(self, folder: str | Path, identity: dict[str, Any], every: float) -> None:
-        self.folder, self.identity, self.every = Path(folder), json.loads(json.dumps(identity)), every
+    def __init__(self, folder: str | Path, settings: dict[str, Any], inputs: Sequence[str | Path], every: float) -> None:
+        self.folder, self.every = Path(folder), every
+        code = code_fingerprint("tasks", "tokenizer", "data", "model", "train", "grpo")
+        self.identity = json.loads(json.dumps({**settings, "inputs": [stamp(path) for path in inputs], "code": code}))
+        self.state = self.folder / "state.safetensors"  # one file, so that replacing it is one step
         self.saved = time.monotonic()
 
     def due(self) -> bool:
@@ -79,14 +83,14 @@ class Checkpoint:
 
     def load(self) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]] | None:
         """Tensors and log rows of the last save, or None; a damaged or foreign save counts as none."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
 
         try:
-            state = json.loads((self.folder / "state.json").read_text())
-            if state["identity"] == self.identity:
-                return load_file(self.folder / "tensors.safetensors"), state["log"]
-            print(f"{self.folder}: checkpoint of other settings, starting afresh", flush=True)
+            with safe_open(self.state, framework="pt") as file:
+                notes = file.metadata() or {}
+                if json.loads(notes["identity"]) == self.identity:
+                    return {name: file.get_tensor(name) for name in file.keys()}, json.loads(notes["log"])  # noqa: SIM118
+            print(f"{self.folder}: checkpoint of another job, starting afresh", flush=True)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -97,10 +101,9 @@ class Checkpoint:
         """Replace the last save."""
         from safetensors.torch import save_file
 
-        with atomic(self.folder) as temporary:
-            temporary.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "tensors.safetensors")
-            (temporary / "state.json").write_text(json.dumps({"identity": self.identity, "log": log}))
+        notes = {"identity": json.dumps(self.identity), "log": json.dumps(log)}
+        with atomic(self.state) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, notes)
         self.saved = time.monotonic()
 
     def clear(self) -> None:
@@ -238,7 +241,7 @@ def pretrain(
         blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
         return [(tokens, 1) for tokens, _ in blocks]
 
-    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    state = Checkpoint(checkpoint, settings, [id_pool, ood_pool], runtime.checkpoint_seconds)
     log = train(network, batch, pretrain.steps, pretrain, runtime, device, state)
     finish(network, world, log, provenance, state, output)
 
@@ -267,6 +270,6 @@ def sft(
         chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
         return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
-    state = Checkpoint(checkpoint, settings, runtime.checkpoint_seconds)
+    state = Checkpoint(checkpoint, settings, [source, samples], runtime.checkpoint_seconds)
     log = train(network, batch, sft.steps, sft, runtime, device, state)
     finish(network, world, log, provenance, state, output)

@@ -1,0 +1,68 @@
+"""Fixtures: the tiny study, trained once a session by direct calls (`cell`) and once by the real workflow (`sweep`)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grpo_origin.tasks import World
+from helpers import TINY, copy_code, make_data, merged, run_stage, snakemake, tiny
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run-slow") or "slow" in (config.option.markexpr or ""):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: give --run-slow"))
+
+
+@pytest.fixture
+def world() -> World:
+    return World(TINY["world"]["nodes"], 0)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Path:
+    """The tiny study's data, in data/."""
+    root = tmp_path_factory.mktemp("study")
+    make_data(root / "data", tiny())
+    return root
+
+
+@pytest.fixture(scope="session")
+def cell(study) -> Path:
+    """The tiny study pretrained (ratio 0.25), fine-tuned and trained with GRPO on OOD prompts. Not to be changed."""
+    for stage in ("pretrain", "sft", "grpo~ood"):
+        run_stage(stage, study, study / stage, study / "checkpoints" / stage)
+    return study
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory) -> Path:
+    """A tree in which the real workflow has run the tiny study end to end. Leave it as it was found."""
+    tree = copy_code(tmp_path_factory.mktemp("sweep"))
+    write_config(tree)
+    result = snakemake(tree, "--cores", "2", "--configfile", "tiny.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (tree / "console.txt").write_text(result.stdout + result.stderr)
+    return tree
+
+
+def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
+    """The tiny study as an override of config/config.yaml, written into a tree; returns the file's name."""
+    others = yaml.safe_load((tree / "config" / "config.yaml").read_text())["axes"]
+    config = merged(TINY, {"axes": dict.fromkeys(others)} | {})
+    (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
+    return name

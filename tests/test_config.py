@@ -1,0 +1,201 @@
+"""Settings: what is accepted, what is refused, and that a refusal is one line that helps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from grpo_origin.config import ConfigError, Settings, load_settings, ood_count
+from grpo_origin.data import check_string_space
+from helpers import REPO, TINY, merged, tiny
+
+DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
+LAPTOP_CELLS = 60
+
+
+def axis(**changes):
+    """A change of the tiny study's only axis."""
+    return {"axes": {"mini": changes}}
+
+
+# The change that breaks the tiny study, and what the message must contain: the key, then what is wrong or allowed.
+BAD = {
+    "ratio above 1": ({"ratios": ["0", "1.5"]}, "ratios", "[0, 1]"),
+    "negative ratio": ({"ratios": ["-0.1"]}, "ratios", "0 to 1"),
+    "negative ratio, a number": ({"ratios": [-0.1]}, "ratios", "0 to 1"),
+    "ratio is no number": ({"ratios": ["many"]}, "ratios", "0 to 1"),
+    "ratio is NaN": ({"ratios": [float("nan")]}, "ratios", "0 to 1"),
+    "ratio is a truth value": ({"ratios": [True]}, "ratios", "0 to 1"),
+    "ratio with exponent": ({"ratios": ["1e-2"]}, "ratios", "0 to 1"),
+    "ratio could leave the folder": ({"ratios": ["../0"]}, "ratios", "0 to 1"),
+    "repeated ratio": ({"ratios": ["0.1", "0.1"]}, "ratios", "twice"),
+    "equal ratios written differently": ({"ratios": ["0.5", "0.50"]}, "ratios", "0.50"),
+    "equal ratios, text and number": ({"ratios": ["0.50", 0.5]}, "ratios", "twice"),
+    "no ratios": ({"ratios": []}, "ratios", "at least 1"),
+    "bad ratio of an axis": (axis(ratios=["2"]), "axes.mini.ratios", "[0, 1]"),
+    "ratio that rounds to no sample": ({"ratios": ["0.00001"]}, "ratios", "rounds to none"),
+    "ratio beyond the pool": ({"pretrain": {"ood_pool": "0.1"}}, "ratios", "ood_pool"),
+    "unknown operation": (axis(id=["hop;2;A"]), "axes.mini.id", "trav, shift"),
+    "no operation": (axis(id=[";2;A"]), "axes.mini.id", "trav, shift"),
+    "unknown alphabet": (axis(id=["trav;2;C"]), "axes.mini.id", "A, B"),
+    "task in another notation": (axis(id=["trav,2,A"]), "axes.mini.id", "operations;length;alphabet"),
+    "length 0": (axis(id=["trav;0;A"]), "axes.mini.id", "1 to 64"),
+    "length is no number": (axis(id=["trav;two;A"]), "axes.mini.id", "1 to 64"),
+    "length beyond the context": (axis(id=["trav trav;20;A"]), "axes.mini", "context"),
+    "length too short for test prompts": (axis(id=["trav;1;A"], mixed=[]), "evaluation.prompts", "test strings"),
+    "unknown axis key": (axis(ratio=["0"]), "axes.mini.ratio", "did you mean 'ratios'"),
+    "task both ID and OOD": (axis(ood=["trav;2;A"]), "axes.mini", "both id and ood"),
+    "task listed twice": (axis(id=["trav;2;A", "trav; 2 ;A"]), "axes.mini.id", "twice"),
+    "no ID tasks": (axis(id=[]), "axes.mini.id", "at least 1"),
+    "no OOD tasks": (axis(ood=[]), "axes.mini.ood", "at least 1"),
+    "OOD tasks missing": (axis(ood=...), "axes.mini.ood", "missing"),
+    "more mixed positions than elements": (axis(mixed=[3]), "mixed", "trav;2;A"),
+    "mixed twice": (axis(mixed=[1, 1]), "mixed", "twice"),
+    "mixed none": (axis(mixed=[0]), "axes.mini.mixed", "greater than or equal to 1"),
+    "no axes": ({"axes": {"mini": None}}, "axes", "at least 1"),
+    "axis name with a slash": ({"axes": {"a/b": TINY["axes"]["mini"]}}, "axes", "pattern"),
+    "misspelt key": ({"sedes": [0]}, "sedes", "did you mean 'seeds'"),
+    "misspelt section key": ({"grpo": {"groupsize": 4}}, "grpo.groupsize", "group_size"),
+    "misspelt model key": ({"model": {"depth": 4}}, "model.depth", "allowed: layers"),
+    "one node": ({"world": {"nodes": 1}}, "world.nodes", "greater than or equal to 2"),
+    "nodes not whole": ({"world": {"nodes": 2.5}}, "world.nodes", "integer"),
+    "test fraction 0": ({"world": {"test_fraction": 0}}, "world.test_fraction", "greater than 0"),
+    "test fraction 1": ({"world": {"test_fraction": 1}}, "world.test_fraction", "less than 1"),
+    "group of one": ({"grpo": {"group_size": 1}}, "grpo.group_size", "greater than or equal to 2"),
+    "negative beta": ({"grpo": {"beta": -0.1}}, "grpo.beta", "greater than or equal to 0"),
+    "infinite beta": ({"grpo": {"beta": float("inf")}}, "grpo.beta", "finite"),
+    "temperature 0": ({"grpo": {"temperature": 0}}, "grpo.temperature", "greater than 0"),
+    "negative rate": ({"grpo": {"learning_rate": -1e-4}}, "grpo.learning_rate", "greater than 0"),
+    "negative pretraining rate": ({"pretrain": {"learning_rate": -1e-4}}, "pretrain.learning_rate", "greater than 0"),
+    "rate 0": ({"sft": {"learning_rate": 0}}, "sft.learning_rate", "greater than 0"),
+    "rate is NaN": ({"sft": {"learning_rate": float("nan")}}, "sft.learning_rate", ""),
+    "rate is text": ({"sft": {"learning_rate": "low"}}, "sft.learning_rate", "number"),
+    "unknown schedule": ({"grpo": {"schedule": "step"}}, "grpo.schedule", "'cosine'"),
+    "heads do not divide width": ({"model": {"heads": 3}}, "heads", "32"),
+    "odd head size": ({"model": {"width": 6, "heads": 2}}, "heads", "even"),
+    "no layers": ({"model": {"layers": 0}}, "model.layers", "greater than or equal to 1"),
+    "seeds missing": ({"seeds": ...}, "seeds", "missing"),
+    "no seeds": ({"seeds": []}, "seeds", "at least 1"),
+    "seeds not a list": ({"seeds": 3}, "seeds", "tuple"),
+    "repeated seeds": ({"seeds": [0, 1, 0]}, "seeds", "seed 0 is listed twice"),
+    "negative seed": ({"seeds": [-1]}, "seeds", "greater than or equal to 0"),
+    "seed too large for the generators": ({"seeds": [2**32]}, "seeds", "less than 4294967296"),
+    "run with a slash": ({"run": "a/b"}, "run", "pattern"),
+    "run is the parent folder": ({"run": ".."}, "run", "pattern"),
+    "run missing": ({"run": ...}, "run", "missing"),
+    "batch larger than the samples": ({"pretrain": {"batch_size": 9000}}, "batch_size", "samples (8000)"),
+    "SFT batch larger than the samples": ({"sft": {"batch_size": 64}}, "batch_size", "samples (40)"),
+    "GRPO prompts beyond the string space": ({"grpo": {"steps": 100}}, "grpo.prompts_per_step", "train strings"),
+    "SFT samples beyond the string space": ({"sft": {"samples": 4000}}, "sft.samples", "train strings"),
+    "test prompts beyond the string space": ({"evaluation": {"prompts": 512}}, "evaluation.prompts", "test strings"),
+    "unknown device": ({"runtime": {"device": "tpu"}}, "runtime.device", "'cuda'"),
+    "no threads": ({"runtime": {"threads": 0}}, "runtime.threads", "greater than or equal to 1"),
+    "section is a number": ({"model": 3}, "model", "dictionary"),
+    "section is empty": ({"model": None}, "model", "dictionary"),
+}
+
+
+@pytest.mark.parametrize(("changes", "key", "hint"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed(changes, key, hint):
+    config = merged(TINY, changes)
+    with pytest.raises(ConfigError) as caught:
+        check_string_space(load_settings(config))
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert key in message
+    assert hint in message
+
+
+def test_the_tiny_study_is_valid_so_that_each_bad_input_fails_for_its_own_reason():
+    check_string_space(tiny())
+
+
+@pytest.mark.parametrize("axes", [[], "depth", 3])
+def test_axes_must_be_a_mapping(axes):
+    with pytest.raises(ConfigError, match="axes"):
+        load_settings(merged(TINY, {"axes": ...}) | {"axes": axes})
+
+
+def test_a_word_in_place_of_an_axis():
+    with pytest.raises(ConfigError, match=r"axes\.mini"):
+        load_settings(merged(TINY, {"axes": ...}) | {"axes": {"mini": "trav;2;A"}})
+
+
+def test_the_default_configuration_is_the_laptop_run():
+    settings = load_settings(DEFAULT)
+    check_string_space(settings)
+    assert settings.run == "laptop"
+    assert list(settings.axes) == ["depth", "length", "token", "composition"]
+    assert sum(len(settings.axis_ratios(name)) for name in settings.axes) * len(settings.seeds) == LAPTOP_CELLS
+    assert all(settings.axis_ratios(name)[0] == "0" for name in settings.axes)
+
+
+@pytest.mark.parametrize("name", ["paper", "smoke"])
+def test_an_override_merges_deeply_over_the_defaults(name):
+    override = yaml.safe_load((REPO / "config" / f"{name}.yaml").read_text())
+    settings, default = load_settings(merged(DEFAULT, override)), load_settings(DEFAULT)
+    check_string_space(settings)
+    assert settings.run == name
+    assert settings.pretrain.samples == override["pretrain"]["samples"]
+    assert settings.axes["depth"].ratios == tuple(override["axes"]["depth"]["ratios"])
+    assert settings.axes["depth"].id == default.axes["depth"].id  # not named by the override
+    assert settings.world == default.world
+
+
+def test_settings_left_out_take_their_defaults():
+    config = {key: TINY[key] for key in ("run", "seeds", "ratios", "axes")}
+    settings = load_settings(config)
+    assert settings.model == Settings.model_fields["model"].default
+    assert settings.grpo.group_size >= 2
+
+
+def test_an_axis_set_to_null_is_left_out():
+    settings = load_settings(merged(DEFAULT, {"axes": {"depth": None, "token": None}}))
+    assert list(settings.axes) == ["length", "composition"]
+
+
+def test_validation_leaves_the_configuration_as_it_was():
+    config = merged(DEFAULT, {"axes": {"depth": None}})
+    before = copy.deepcopy(config)
+    load_settings(config)
+    assert config == before
+
+
+@pytest.mark.parametrize("text", ["0", "0.1", "0.10", "1", "1.0", "0.003"])
+def test_ratio_texts_stay_as_written(text):
+    assert tiny(ratios=[text]).ratios == (text,)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0.1, "0.1"), (0, "0"), (1, "1"), (0.0005, "0.0005"), (0.30, "0.3"), (1e-3, "0.001")])
+def test_a_ratio_given_as_a_number_reads_as_a_decimal(number, text):
+    assert tiny(ratios=[number]).ratios == (text,)
+
+
+def test_a_tiny_number_has_no_exponent_in_its_folder_name():
+    settings = tiny(ratios=[1e-5], pretrain={"samples": 100_000})
+    assert settings.ratios == ("0.00001",)
+    assert ood_count(settings.ratios[0], settings.pretrain.samples) == 1
+
+
+def test_an_axis_may_have_ratios_of_its_own():
+    settings = tiny(axes={"other": {**TINY["axes"]["mini"], "ratios": ["0", "0.5", "1"]}})
+    assert settings.axis_ratios("other") == ("0", "0.5", "1")
+    assert settings.axis_ratios("mini") == ("0", "0.25")
+
+
+@pytest.mark.parametrize(("ratio", "samples", "count"), [("0.1", 15, 2), ("0.1", 100, 10), ("0.29", 100, 29), ("1", 7, 7)])
+def test_ood_counts_are_computed_in_decimals(ratio, samples, count):
+    assert ood_count(ratio, samples) == count  # 0.29 * 100 is 28.999999999999996 in binary
+
+
+def test_task_notation_round_trips():
+    assert str(tiny().axes["mini"].ood[0]) == "trav shift trav;2;A"
+    assert str(tiny(axes={"mini": {"ood": [" trav  shift ; 2 ; B "]}}).axes["mini"].ood[0]) == "trav shift;2;B"
+
+
+def test_settings_cannot_be_changed_after_validation():
+    settings = tiny()
+    with pytest.raises(Exception, match="frozen"):
+        settings.grpo.beta = 1.0

@@ -1,0 +1,269 @@
+"""Pretraining and SFT: right loss, right step, the same weights every time, interrupted or not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from grpo_origin import train as module
+from grpo_origin.config import OptimiserSettings
+from grpo_origin.data import Mixture, Pool
+from grpo_origin.files import ArtefactError, Interrupted
+from grpo_origin.model import build_model, load_model
+from grpo_origin.tasks import World, generator
+from grpo_origin.train import learning_rate
+from helpers import interrupt_stage, make_data, read, run_stage, tiny, weights_hash
+
+MANY_STEPS = {"pretrain": {}, "sft": {"sft": {"epochs": 40}}}  # enough steps to be interrupted between two of them
+
+
+def run(stage: str, root: Path, output: Path, **more) -> str:
+    """Run a stage to `output`, its checkpoint beside it; the hash of its weights."""
+    run_stage(stage, root, output, output.with_name(f"{output.name}.checkpoint"), **more)
+    return weights_hash(output)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cell, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for stage, changes in MANY_STEPS.items():
+        run(stage, cell, folder / stage, changes=changes)
+    return {stage: folder / stage for stage in MANY_STEPS}
+
+
+@pytest.mark.parametrize("stage", MANY_STEPS)
+def test_the_same_job_gives_the_same_weights(cell, undisturbed, tmp_path, stage):
+    assert run(stage, cell, tmp_path / stage, changes=MANY_STEPS[stage]) == weights_hash(undisturbed[stage])
+
+
+def test_another_ratio_gives_other_weights(cell, tmp_path):
+    assert run("pretrain", cell, tmp_path / "pretrain", ratio="0") != weights_hash(cell / "pretrain")
+
+
+def without_seconds(folder: Path) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read(folder / "training_log.parquet")]
+
+
+@pytest.mark.parametrize("stage", MANY_STEPS)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(cell, undisturbed, tmp_path, stage, how):
+    """SIGTERM saves at the next step; kill -9 leaves the last save, here of every step, perhaps half-written."""
+    output, checkpoint = tmp_path / stage, tmp_path / "checkpoint"
+    changes = MANY_STEPS[stage] | {"runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}}
+    status, printed = interrupt_stage(how, 20, stage, cell, output, checkpoint, changes)
+    assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
+    assert how == signal.SIGKILL or "the same command resumes" in printed
+    assert not output.exists()
+    with safe_open(checkpoint / "state.safetensors", framework="pt") as file:
+        assert len(json.loads(file.metadata()["log"])) >= 19
+    run_stage(stage, cell, output, checkpoint, changes)
+    assert weights_hash(output) == weights_hash(undisturbed[stage])
+    assert without_seconds(output) == without_seconds(undisturbed[stage])
+    assert [row["step"] for row in read(output / "training_log.parquet")] == list(range(1, len(without_seconds(output)) + 1))
+    assert not checkpoint.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [stage, f"{stage}.log"]
+
+
+class StopAfter:
+    """Makes a stage in this process believe that it was told to stop once some steps are done."""
+
+    def __init__(self, monkeypatch, steps: int) -> None:
+        original = module.Progress.step
+
+        def step(progress, done, **values):
+            if done == steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            original(progress, done, **values)
+
+        monkeypatch.setattr(module.Progress, "step", step)
+
+
+def interrupted_state(cell, tmp_path, stage="sft") -> Path:
+    """The checkpoint of a stage interrupted after 2 steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        StopAfter(patch, 2)
+        with pytest.raises(Interrupted, match="stopped after step 2 of"):
+            run_stage(stage, cell, tmp_path / "out", tmp_path / "checkpoint")
+    assert not (tmp_path / "out").exists()
+    return tmp_path / "checkpoint"
+
+
+def test_an_interrupted_stage_continues_where_it_stopped(cell, tmp_path, capsys):
+    checkpoint = interrupted_state(cell, tmp_path)
+    run_stage("sft", cell, tmp_path / "out", checkpoint)
+    assert "resumed after step 2 of 6" in capsys.readouterr().out
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
+
+
+def test_a_stage_told_to_stop_during_its_last_step_ends_normally(cell, tmp_path, monkeypatch):
+    StopAfter(monkeypatch, 6)
+    run_stage("sft", cell, tmp_path / "out", tmp_path / "checkpoint")
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
+
+
+def test_signal_handlers_are_put_back(cell, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    interrupted_state(cell, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_checkpoint_of_other_settings_is_ignored(cell, tmp_path, capsys):
+    checkpoint = interrupted_state(cell, tmp_path)
+    changes = {"sft": {"learning_rate": 5e-4}}
+    run_stage("sft", cell, tmp_path / "out", checkpoint, changes)
+    assert "another job" in capsys.readouterr().out
+    assert weights_hash(tmp_path / "out") == run("sft", cell, tmp_path / "fresh", changes=changes)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
+    """Killed, then an earlier stage or the data changed: going on from the old state would mix the two."""
+    root = tmp_path / "root"
+    shutil.copytree(cell, root, ignore=shutil.ignore_patterns("grpo*", "checkpoints"))
+    checkpoint = interrupted_state(root, tmp_path, stage)
+    if stage == "sft":
+        shutil.rmtree(root / "pretrain")
+        run("pretrain", root, root / "pretrain", ratio="0")
+    else:
+        make_data(root / "data", tiny(), seed=1)
+    run_stage(stage, root, tmp_path / "out", checkpoint)
+    assert weights_hash(tmp_path / "out") == run(stage, root, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "text", "foreign"])
+def test_a_damaged_checkpoint_is_ignored(cell, tmp_path, damage):
+    checkpoint = interrupted_state(cell, tmp_path)
+    state = checkpoint / "state.safetensors"
+    content = state.read_bytes()
+    state.unlink()
+    if damage == "foreign":
+        save_file({"x": torch.zeros(1)}, state)
+    elif damage != "missing":
+        state.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"hello")
+    run_stage("sft", cell, tmp_path / "out", checkpoint)
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
+
+
+def settings(**changes) -> OptimiserSettings:
+    return OptimiserSettings(**{"samples": 1, "batch_size": 1, "learning_rate": 0.01, "warmup": 0.1, "final_rate": 0.2, **changes})
+
+
+def test_the_learning_rate_warms_up_linearly_and_decays_by_a_cosine():
+    rates = [learning_rate(settings(), step, 110) for step in range(110)]
+    assert np.allclose(rates[:11], 0.01 * np.arange(1, 12) / 11)
+    assert rates[11] == pytest.approx(0.01)
+    middle = 11 + 99 / 3
+    assert rates[int(middle)] == pytest.approx(0.01 * (0.2 + 0.8 * 0.75))
+    assert all(a > b for a, b in pairwise(rates[11:]))
+    assert 0.002 < rates[-1] < 0.00201
+
+
+def test_without_warm_up_the_first_rate_is_the_peak():
+    assert learning_rate(settings(warmup=0), 0, 10) == 0.01
+    assert learning_rate(settings(warmup=0, final_rate=1), 9, 10) == 0.01
+    assert learning_rate(settings(), 0, 1) > 0
+
+
+def test_the_log_has_a_row_a_step(cell):
+    for stage, steps, peak in (("pretrain", 250, 0.01), ("sft", 6, 0.001)):
+        log = read(cell / stage / "training_log.parquet")
+        assert list(log[0]) == ["step", "loss", "learning_rate", "grad_norm", "seconds"]
+        assert [row["step"] for row in log] == list(range(1, steps + 1))
+        assert max(row["learning_rate"] for row in log) == pytest.approx(peak, rel=0.01)
+        assert all(math.isfinite(value) for row in log for value in row.values())
+    losses = [row["loss"] for row in read(cell / "pretrain" / "training_log.parquet")]
+    assert losses[0] == pytest.approx(math.log(24), rel=0.1)  # uniform over 6 + 2 + 2 * 8 tokens
+    assert np.mean(losses[-20:]) < 0.6 * losses[0]
+
+
+def reference_step(model, rows: list[tuple[list[int], int]], options: OptimiserSettings) -> float:
+    """One AdamW step written out: a row at a time, the mean over all targets, clipped; changes the model, returns the loss."""
+    total, targets = 0, 0
+    for tokens, first in rows:
+        logits = model(input_ids=torch.tensor([tokens])).logits[0].double()
+        for position in range(first, len(tokens)):
+            total = total - logits[position - 1].log_softmax(-1)[tokens[position]]
+            targets += 1
+    loss = total / targets
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    norm = sum(gradient.double().pow(2).sum() for gradient in gradients).sqrt().item()
+    clip = min(1.0, options.max_grad_norm / (norm + 1e-6))
+    rate = learning_rate(options, 0, 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            gradient = parameter.grad * clip
+            decay = options.weight_decay if parameter.ndim > 1 else 0.0
+            parameter.mul_(1 - rate * decay).sub_(rate * gradient / (gradient.abs() + 1e-8))  # moments after one step
+    return loss.item()
+
+
+def assert_same_weights(folder: Path, model) -> None:
+    saved = load_file(folder / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(saved[name], tensor, atol=1e-4, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("grad_norm", [1.0, 0.01])
+def test_one_pretraining_step_equals_a_hand_written_one(study, tmp_path, grad_norm):
+    one_step = {"samples": 32, "batch_size": 32, "learning_rate": 1e-3, "warmup": 0, "max_grad_norm": grad_norm, "weight_decay": 10}
+    changes = {"pretrain": one_step}
+    run("pretrain", study, tmp_path / "pretrain", changes=changes)
+    options = tiny(**changes)
+    model = build_model(options.model, World(8, 0), 0)
+    pools = [Pool(study / "data" / f"pretrain-{split}.parquet") for split in ("id", "ood")]
+    blocks = Mixture(*pools, 32, "0.25", 0).blocks(0, 32)
+    rows = [(row, 1) for tokens, _ in blocks for row in tokens.tolist()]  # every token but <bos> is a target
+    assert len({len(row) for row, _ in rows}) > 1
+    loss = reference_step(model, rows, options.pretrain)
+    log = read(tmp_path / "pretrain" / "training_log.parquet")
+    assert len(log) == 1
+    assert log[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_same_weights(tmp_path / "pretrain", model)
+
+
+def test_one_sft_step_trains_the_completion_only(cell, tmp_path):
+    changes = {"sft": {"batch_size": 40, "epochs": 1, "warmup": 0}}
+    run("sft", cell, tmp_path / "sft", changes=changes)
+    model = load_model(cell / "pretrain").train()
+    rows = [(row["prompt_ids"] + row["completion_ids"], len(row["prompt_ids"])) for row in read(cell / "data" / "sft.parquet")]
+    loss = reference_step(model, rows, tiny(**changes).sft)
+    assert read(tmp_path / "sft" / "training_log.parquet")[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_same_weights(tmp_path / "sft", model)
+
+
+def test_sft_sees_every_sample_once_an_epoch_in_a_new_order(cell, tmp_path, monkeypatch):
+    seen = []
+    original = module.Sequences.blocks
+    monkeypatch.setattr(module.Sequences, "blocks", lambda rows, chosen: seen.append(chosen) or original(rows, chosen))
+    run("sft", cell, tmp_path / "sft")
+    assert [len(chosen) for chosen in seen] == [16, 16, 8] * 2
+    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert (first != second).any()
+    assert (first == generator(0, "sft order", "0").permutation(40)).all()
+
+
+def test_a_loss_that_is_no_number_ends_the_job_with_advice(cell, tmp_path, monkeypatch):
+    original = module.next_token_loss
+    monkeypatch.setattr(module, "next_token_loss", lambda *args: original(*args) * float("nan"))
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        run("sft", cell, tmp_path / "sft")
+    assert not (tmp_path / "sft").exists()
+
+
+def test_a_missing_source_is_named(study, tmp_path):
+    shutil.copytree(study / "data", tmp_path / "root" / "data")
+    with pytest.raises(ArtefactError, match=r"root/pretrain"):
+        run_stage("sft", tmp_path / "root", tmp_path / "out", tmp_path / "checkpoint")
