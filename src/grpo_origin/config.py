@@ -315,7 +315,8 @@ class StageResources(Section):
 class ResourceSettings(Section):
     """What jobs ask a cluster for. Nothing here changes a result, so nothing here makes a stage run again."""
 
-    data: StageResources = Field(StageResources(), description="Pools, prompts and their summary.")
+    data: StageResources = Field(StageResources(), description="Pretraining pools and the summary of the data.")
+    prompts: StageResources = Field(StageResources(), description="SFT samples, GRPO prompts, test prompts.")
     pretrain: StageResources = Field(StageResources(), description="Pretraining.")
     sft: StageResources = Field(StageResources(), description="SFT.")
     grpo: StageResources = Field(StageResources(), description="GRPO.")

@@ -31,7 +31,7 @@ rule prompts:
     wildcard_constraints:
         set="sft|grpo|test",
     resources:
-        **cluster("data"),
+        **cluster("prompts"),
     params:
         **settings_of("world"),
         axis=axis_of,
