@@ -293,6 +293,35 @@ class RuntimeSettings(Section):
     compile: bool = Field(False, description="Compile the model with torch.compile (pretraining on CUDA).")
     threads: Count = Field(1, description="CPU threads a training job; several one-thread jobs beat one wide job.")
     checkpoint_seconds: float = Field(300.0, ge=0, description="Seconds between checkpoints of a training stage; 0: at every step.")
+    scratch: str | None = Field(
+        None, description="Node-local folder for temporary files, environment variables allowed (`$SLURM_TMPDIR`); TMPDIR when left out."
+    )
+    lease_seconds: float = Field(
+        120.0, gt=0, description="Seconds without a sign of life after which another job takes a training stage over."
+    )
+    lease_wait_seconds: float = Field(
+        1800.0, ge=0, description="Seconds a job waits for another, living one to hand a training stage over."
+    )
+
+
+class StageResources(Section):
+    """What a job of this kind asks a cluster for; ignored by a local run."""
+
+    gpus: int = Field(0, ge=0, description="GPUs.")
+    mem_mb: Count = Field(2000, description="Memory in MiB at the first attempt; attempt n asks for n times as much.")
+    minutes: Count = Field(60, description="Time limit in minutes at the first attempt; attempt n asks for n times as much.")
+
+
+class ResourceSettings(Section):
+    """What jobs ask a cluster for. Nothing here changes a result, so nothing here makes a stage run again."""
+
+    data: StageResources = Field(StageResources(), description="Pretraining pools and the summary of the data.")
+    prompts: StageResources = Field(StageResources(), description="SFT samples, GRPO prompts, test prompts.")
+    pretrain: StageResources = Field(StageResources(), description="Pretraining.")
+    sft: StageResources = Field(StageResources(), description="SFT.")
+    grpo: StageResources = Field(StageResources(), description="GRPO.")
+    evaluate: StageResources = Field(StageResources(), description="Evaluation.")
+    figures: StageResources = Field(StageResources(), description="Tables, figures and report.")
 
 
 class Settings(Section):
@@ -314,6 +343,7 @@ class Settings(Section):
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Devices, threads, checkpoints.")
+    resources: ResourceSettings = Field(ResourceSettings(), description="What jobs ask a cluster for.")
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

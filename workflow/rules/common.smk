@@ -103,6 +103,16 @@ def axis_of(wildcards):
     return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
 
 
+def cluster(stage):
+    """What a job of a stage asks a cluster for; memory and time grow with the attempt. Resources never cause a rerun."""
+    asked = getattr(SETTINGS.resources, stage)
+    resources = {
+        "mem_mb": lambda wildcards, attempt: asked.mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: asked.minutes * attempt,
+    }
+    return resources | ({"gpu": asked.gpus} if asked.gpus else {})
+
+
 # Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see profiles/default);
 # this one is let go by the kernel. Local jobs are then forked from one process that has the imports done; on a cluster
 # each job starts by itself.

@@ -11,6 +11,8 @@ rule tables:
         parquet=[PATHS.table(name, "parquet") for name in TABLES],
     log:
         PATHS.log("tables"),
+    resources:
+        **cluster("figures"),
     params:
         **settings_of("claims"),
         beta=SETTINGS.grpo.beta,
@@ -30,6 +32,8 @@ rule figures:
         pdf=[PATHS.figure(name, "pdf") for name in FIGURES],
     log:
         PATHS.log("figures"),
+    resources:
+        **cluster("figures"),
     params:
         tables=TABLES,
         figures=list(FIGURES.values()),
@@ -47,11 +51,13 @@ rule report:
         PATHS.report,
     log:
         PATHS.log("report"),
+    resources:
+        **cluster("figures"),
     params:
         run=SETTINGS.run,
         figures=list(FIGURES.values()),
         kinds=FIGURE_KINDS,
-        settings=SETTINGS.model_dump(exclude={"runtime"}),
+        settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
         code=code_fingerprint("report"),
     script:
         "../scripts/report.py"
