@@ -38,7 +38,8 @@ format: $(VENV)/installed ## format everything
 	snakefmt Snakefile workflow
 
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
-	python -m grpo_origin.reference > docs/configuration.md
+	python -m grpo_origin.reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -29,6 +29,7 @@ from grpo_origin.sections import (
     ResourceSettings,
     RuntimeSettings,
     Section,
+    Seeds,
     SFTSettings,
     StageResources,
     TaskSpec,
@@ -68,9 +69,7 @@ class Settings(Section):
     """A run of the study."""
 
     run: str = Field(pattern=f"^{NAME}$", description="Name of the run: results go to results/{run}.")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)] = Field(
-        description="Seeds: each is a world, its data and its models."
-    )
+    seeds: Seeds = Field(description="Seeds: each is a world, its data and its models.")
     ratios: Ratios = Field(description="OOD ratios of pretraining, for axes without a list of their own.")
     axes: dict[Annotated[str, Field(pattern=f"^{NAME}$")], AxisSettings] = Field(
         min_length=1, description="Axes by name; set one to null to leave it out."

@@ -63,7 +63,7 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Ratio = Annotated[str, BeforeValidator(_ratio_text)]
 Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct_ratios)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
