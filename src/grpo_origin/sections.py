@@ -277,6 +277,9 @@ class RuntimeSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA when the job was given a GPU.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the training passes (weights stay float32).")
     compile: bool = Field(False, description="Compile the model with torch.compile (pretraining on CUDA).")
+    prefork: bool = Field(
+        True, description="Fork local jobs from one process with the imports done (Linux); off, each job imports by itself."
+    )
     threads: Count = Field(1, description="CPU threads a training job; several one-thread jobs beat one wide job.")
     checkpoint_seconds: float = Field(300.0, ge=0, description="Seconds between checkpoints of a training stage; 0: at every step.")
     scratch: str | None = Field(
