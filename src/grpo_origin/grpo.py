@@ -7,8 +7,8 @@ evaluation.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
@@ -88,7 +89,7 @@ class Keeper(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.checkpoint.saved = self.progress.printed if self.progress else self.checkpoint.saved
+        self.checkpoint.saved = time.monotonic()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         if self.progress and "reward" in logs:
@@ -171,8 +172,7 @@ def grpo(
             callbacks=[keeper],
         )
         trainer.remove_callback(PrinterCallback)
-        found = get_last_checkpoint(checkpoint) if os.path.isdir(checkpoint) else None
-        trainer.train(resume_from_checkpoint=found)
+        trainer.train(resume_from_checkpoint=_last_saved(state.folder))
     if keeper.interrupted:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes"
@@ -193,7 +193,24 @@ def _discard_foreign(checkpoint: Checkpoint) -> None:
     mark.write_text(json.dumps(checkpoint.identity))
 
 
+def _last_saved(folder: Path) -> str | None:
+    """The trainer's last whole state; what a killed process left unfinished is removed."""
+    while (found := get_last_checkpoint(folder)) is not None:
+        try:
+            json.loads((Path(found) / TRAINER_STATE_NAME).read_text())  # the last file of a state to be written
+            return found
+        except (OSError, ValueError):
+            print(f"{found}: unfinished checkpoint, going back to the one before", flush=True)
+            shutil.rmtree(found)
+    return None
+
+
 def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """TRL's log as rows of the training log, one an optimiser step."""
-    rows = [entry for entry in history if "reward" in entry]
-    return [{"step": row["step"]} | {name: row.get(key, float("nan")) for name, key in LOGGED.items()} for row in rows]
+    """TRL's log as rows of the training log, one an optimiser step; what TRL logs once a rollout holds for all its steps."""
+    rows: list[dict[str, float]] = []
+    known: dict[str, float] = {}
+    for entry in history:
+        if "loss" in entry:
+            known |= entry
+            rows.append({"step": known["step"]} | {name: known.get(key, float("nan")) for name, key in LOGGED.items()})
+    return rows
