@@ -212,7 +212,7 @@ class OptimiserSettings(Section):
 class PretrainSettings(OptimiserSettings):
     """Pretraining from scratch: next-token loss on prompt and completion, one pass over fresh samples."""
 
-    samples: Count = Field(25_600, description="Samples N, the same for every ratio (paper: 67M).")
+    samples: Count = Field(32_000, description="Samples N, the same for every ratio (paper: 67M).")
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field("1", description="OOD samples generated, as a share of N: no ratio can be larger.")
@@ -265,6 +265,26 @@ class EvaluationSettings(Section):
     batch_size: Count = Field(512, description="Prompts a forward pass.")
 
 
+class ClaimsSettings(Section):
+    """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
+
+    significance: float = Field(0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance.")
+    negligible: float = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
+    zero_mass: float = Field(1e-4, gt=0, lt=1, description="A starting mass below this is about zero: 128 samples miss 99 % of the time.")
+    partial: tuple[Rate, Rate] = Field((0.1, 0.9), description="From and to this starting mass a prompt is partly right.")
+    saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
+    broken: Rate = Field(0.5, description="Foreign tokens break a prompt if they take more than this mass from it.")
+    band_prompts: Count = Field(20, description="A seed counts in a band of starting mass if it has this many prompts there.")
+    bound_tolerance: float = Field(0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it.")
+    bound_exceptions: Rate = Field(0.05, description="The mass bound holds if fewer than this share of prompts end above it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ClaimsSettings:
+        if not self.zero_mass < self.partial[0] < self.partial[1] <= self.saturated:
+            raise ValueError("partial: zero_mass, both ends of partial, and saturated must be in rising order")
+        return self
+
+
 class RuntimeSettings(Section):
     """How jobs run. Nothing here changes a result beyond rounding, so nothing here makes a stage run again."""
 
@@ -273,6 +293,35 @@ class RuntimeSettings(Section):
     compile: bool = Field(False, description="Compile the model with torch.compile (pretraining on CUDA).")
     threads: Count = Field(1, description="CPU threads a training job; several one-thread jobs beat one wide job.")
     checkpoint_seconds: float = Field(300.0, ge=0, description="Seconds between checkpoints of a training stage; 0: at every step.")
+    scratch: str | None = Field(
+        None, description="Node-local folder for temporary files, environment variables allowed (`$SLURM_TMPDIR`); TMPDIR when left out."
+    )
+    lease_seconds: float = Field(
+        120.0, gt=0, description="Seconds without a sign of life after which another job takes a training stage over."
+    )
+    lease_wait_seconds: float = Field(
+        1800.0, ge=0, description="Seconds a job waits for another, living one to hand a training stage over."
+    )
+
+
+class StageResources(Section):
+    """What a job of this kind asks a cluster for; ignored by a local run."""
+
+    gpus: int = Field(0, ge=0, description="GPUs.")
+    mem_mb: Count = Field(2000, description="Memory in MiB at the first attempt; attempt n asks for n times as much.")
+    minutes: Count = Field(60, description="Time limit in minutes at the first attempt; attempt n asks for n times as much.")
+
+
+class ResourceSettings(Section):
+    """What jobs ask a cluster for. Nothing here changes a result, so nothing here makes a stage run again."""
+
+    data: StageResources = Field(StageResources(), description="Pretraining pools and the summary of the data.")
+    prompts: StageResources = Field(StageResources(), description="SFT samples, GRPO prompts, test prompts.")
+    pretrain: StageResources = Field(StageResources(), description="Pretraining.")
+    sft: StageResources = Field(StageResources(), description="SFT.")
+    grpo: StageResources = Field(StageResources(), description="GRPO.")
+    evaluate: StageResources = Field(StageResources(), description="Evaluation.")
+    figures: StageResources = Field(StageResources(), description="Tables, figures and report.")
 
 
 class Settings(Section):
@@ -292,7 +341,9 @@ class Settings(Section):
     sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
     grpo: GRPOSettings = Field(GRPOSettings(), description="GRPO.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
+    claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Devices, threads, checkpoints.")
+    resources: ResourceSettings = Field(ResourceSettings(), description="What jobs ask a cluster for.")
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

@@ -6,7 +6,7 @@ colour-blind), marker and line, so that prints in grey stay readable. Knows tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +21,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grpo_origin.files import atomic
+from grpo_origin.files import atomic, read_table
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
+FEWEST_PROMPTS = 20  # bins of starting mass with fewer prompts are left out of the figure (the table has them)
 METRICS = {"accuracy": "greedy accuracy", "mass": "mean correct mass Q"}
 STAGES = {"pretrain": "pretrained", "sft": "SFT"}
 
@@ -182,16 +183,16 @@ def mixing_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) ->
 
 
 def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
-    """Gain of GRPO over SFT against the starting mass of the prompt, a panel a test split, a line an RL stage.
-
-    `binned` has columns split, stage, bin (its label), mean, low, high; `seed_binned` the same for each seed.
-    """
-    splits, stages = ["id", "ood"], _stages(binned)
-    order = list(dict.fromkeys(binned.sort_values("bin_low")["bin"]))
+    """Gain of GRPO over SFT against the starting mass of the prompt, in bins, a panel a test split, a line an RL stage."""
+    tables = [
+        table.assign(bin=[_bin_label(*edges) for edges in zip(table["bin_low"], table["bin_high"], strict=True)])
+        for table in (binned, seed_binned)
+    ]
+    order = list(dict.fromkeys(tables[0].sort_values("bin_low")["bin"]))
     figure, panels = _panels(1, 2, width=3.6, height=2.8, sharey=True)
-    for axes, split in zip(panels.flat, splits, strict=True):
-        one = [table[table["split"] == split] for table in (binned, seed_binned)]
-        _stage_lines(axes, *one, "bin", order, stages)
+    for axes, split in zip(panels.flat, ("id", "ood"), strict=True):
+        one = [table[table["split"] == split] for table in tables]
+        _stage_lines(axes, *one, "bin", order, _stages(binned))
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
@@ -199,6 +200,10 @@ def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("gain in mass by GRPO")
     _legend(figure, panels[0, 0])
     return figure
+
+
+def _bin_label(low: float, high: float) -> str:
+    return f"{low:g}–{high:g}" if low else f"< {high:g}"
 
 
 def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
@@ -251,10 +256,14 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
 def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, split: str = "ood") -> Figure:
     """Exact pass@k on OOD prompts before and after GRPO: a row an axis, a panel an OOD ratio."""
     mean, seeds = (
-        table[(table["split"] == split) & (table["task"] == "all") & table["metric"].str.match(r"mass|pass@") & (table["stage"] != "pretrain")]
+        table[
+            (table["split"] == split) & (table["task"] == "all") & table["metric"].str.match(r"mass|pass@") & (table["stage"] != "pretrain")
+        ]
         for table in (summary, seed_means)
     )
-    mean, seeds = (table.assign(k=table["metric"].replace("mass", "pass@1").str.removeprefix("pass@").astype(int)) for table in (mean, seeds))
+    mean, seeds = (
+        table.assign(k=table["metric"].replace("mass", "pass@1").str.removeprefix("pass@").astype(int)) for table in (mean, seeds)
+    )
     names, stages, order = list(dict.fromkeys(mean["axis"])), _stages(mean), sorted(mean["k"].unique())
     columns = max(mean[mean["axis"] == name]["ood_ratio"].nunique() for name in names)
     figure, panels = _panels(len(names), columns, width=1.9, height=1.8, sharex=True, sharey=True)
@@ -296,3 +305,24 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
         panels[row, 0].set_ylabel(label)
     _legend(figure, panels[0, 0], columns=8, title="OOD share of pretraining")
     return figure
+
+
+def read_tables(paths: Mapping[str, str | Path]) -> dict[str, pd.DataFrame]:
+    """Tables by name; raises ArtefactError if a file can't be used."""
+    return {name: read_table(path).to_pandas() for name, path in paths.items()}
+
+
+Tables = Mapping[str, pd.DataFrame]
+
+# Kind of figure -> function of the run's tables and, for figures of one axis, its name. Titles and captions:
+# workflow/report/figures.yaml.
+DRAW: dict[str, Callable[[Tables, str | None], Figure]] = {
+    "axis": lambda tables, axis: axis_figure(tables["summary"], tables["seed_means"], axis),
+    "tasks": lambda tables, axis: tasks_figure(tables["summary"], tables["seed_means"], axis),
+    "mixing": lambda tables, axis: mixing_figure(tables["summary"], tables["seed_means"], axis),
+    "gain": lambda tables, _: gain_figure(tables["mass_gains"], tables["seed_mass_gains"]),
+    "saturation": lambda tables, _: saturation_figure(tables["seed_means"], tables["seed_gains"]),
+    "pass_at_k": lambda tables, _: pass_at_k_figure(tables["summary"], tables["seed_means"]),
+    "forgetting": lambda tables, _: forgetting_figure(tables["gains"], tables["seed_gains"]),
+    "training": lambda tables, axis: training_figure(tables["training"], axis),
+}

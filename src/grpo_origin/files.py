@@ -6,6 +6,8 @@ Knows nothing of what is stored.
 from __future__ import annotations
 
 import ast
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -47,7 +49,8 @@ class DeviceError(RuntimeError):
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` (file or folder) that takes its place if the block succeeds.
 
-    On any error the temporary file or folder is removed and what stood at `path` is left as it was.
+    On any error the temporary file or folder is removed and what stood at `path` is left as it was. Raises OSError if
+    the block fails, in whatever words, while the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +61,44 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{prefix}{os.getpid()}.tmp")
     _remove(temporary)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except Exception as error:  # safetensors and torch have errors of their own for a full disk
+            if isinstance(error, OSError) or (shutil.disk_usage(path.parent).free > 2**16 and "os error 28" not in str(error)):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         if path.is_dir():  # a folder can't be replaced in one step unless it is empty
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed jobs left of `atomic(path)`; only for the one writer of `path`."""
+    path = Path(path)
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(temporary)
+
+
+_held: list[Any] = []  # open for as long as the process lives
+
+
+def hold_alone(path: str | Path) -> None:
+    """Hold a lock file until this process ends, however it ends; the kernel lets go of it then.
+
+    Raises RuntimeError if another process holds it. A file system without locks is let pass.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(f"another snakemake is at work on {Path(path).parent}: wait for it or stop it") from None
+    except OSError:
+        pass
+    _held.append(file)
 
 
 def _remove(path: Path) -> None:
@@ -82,13 +117,6 @@ def _alive(pid: str) -> bool:
     except (ValueError, OSError):
         pass
     return True
-
-
-def stamp(path: str | Path) -> list[int]:
-    """Size and time of change of a file, or of a model folder's weights: another stamp, another content."""
-    path = Path(path)
-    found = (path / "model.safetensors" if path.is_dir() else path).stat()
-    return [found.st_size, found.st_mtime_ns]
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -125,15 +153,32 @@ def open_parquet(path: str | Path, columns: Sequence[str]) -> Any:
     return file
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
-    """Read the given columns of a parquet file; raises ArtefactError as `open_parquet` does."""
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the given columns of a parquet file, or all; raises ArtefactError as `open_parquet` does."""
     import pyarrow as pa
 
-    file = open_parquet(path, columns)
+    file = open_parquet(path, columns or ())
     try:
-        return file.read(columns=list(columns))
+        return file.read(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         raise ArtefactError(path, f"damaged parquet file ({str(error).splitlines()[0]})") from None
+
+
+def content_fingerprint(path: str | Path) -> str:
+    """Digest of a file's size, first and last MiB: tells data sets and weights apart without reading them whole.
+
+    The statistics of a parquet file are at its end, the weights of a model differ everywhere. Raises ArtefactError if
+    the file can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(f"{size} ".encode() + file.read(2**20))
+            file.seek(max(size - 2**20, 0))
+            digest.update(file.read())
+    except OSError as error:
+        raise ArtefactError(path, f"can't be read ({error.strerror})") from None
+    return digest.hexdigest()[:12]
 
 
 @cache

@@ -6,9 +6,8 @@ evaluation.
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
+from grpo_origin.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.config import GRPOSettings, RuntimeSettings, TaskSpec
 from grpo_origin.data import read_prompts
 from grpo_origin.files import Interrupted, Provenance
 from grpo_origin.model import choose_device, load_model
 from grpo_origin.tasks import Task, World
 from grpo_origin.tokenizer import Vocabulary, build_tokenizer
-from grpo_origin.train import Checkpoint, Progress, finish, stop_signals
+from grpo_origin.train import CODE, Progress, finish
 
 # Columns of the training log and the names TRL gives them.
 LOGGED = {
@@ -89,7 +87,7 @@ class Keeper(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.checkpoint.saved = time.monotonic()
+        self.checkpoint.save_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         if self.progress and "reward" in logs:
@@ -154,55 +152,38 @@ def grpo(
     """
     device = choose_device(runtime)
     settings = {"seed": world.seed, "prompts": split, "grpo": grpo.model_dump()}
-    provenance = Provenance(settings, str(device))
-    table = read_prompts(prompts, split)
-    longest = max(len(row) for row in table["completion_ids"].to_pylist())
-    dataset = Dataset.from_dict({"prompt": table["prompt_ids"].to_pylist(), "task": table["task"].to_pylist()})
-    model = load_model(source)
-    state = Checkpoint(checkpoint, settings, [source, prompts], runtime.checkpoint_seconds)
-    _discard_foreign(state)
-    with stop_signals() as stopping:
+    identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *CODE, "grpo")
+    with stage(output, checkpoint, identity, runtime) as state, _scratch(runtime) as folder, stop_signals() as stopping:
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device))
+        table = read_prompts(prompts, split)
+        longest = max(len(row) for row in table["completion_ids"].to_pylist())
+        dataset = Dataset.from_dict({"prompt": table["prompt_ids"].to_pylist(), "task": table["task"].to_pylist()})
         keeper = Keeper(state, stopping, grpo.iterations)
         trainer = TokenGRPOTrainer(
-            model=model,
+            model=load_model(source),
             reward_funcs=ExactMatch(world),
-            args=trainer_config(grpo, runtime, device, longest, world.seed, checkpoint),
+            args=trainer_config(grpo, runtime, device, longest, world.seed, folder),
             train_dataset=dataset,
             processing_class=build_tokenizer(world),
             callbacks=[keeper],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_saved(state.folder))
-    if keeper.interrupted:
-        raise Interrupted(
-            f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes"
-        )
-    finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
+        found = state.load_folder()
+        if found:
+            print(f"resumed after {found.name.replace('-', ' ')} of {grpo.steps}", flush=True)
+        trainer.train(resume_from_checkpoint=found and str(found))
+        if keeper.interrupted:
+            raise Interrupted(
+                f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes"
+            )
+        finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
 
 
-def _discard_foreign(checkpoint: Checkpoint) -> None:
-    """Keep the trainer's saved states only if they are of this very job, and remember which job that is."""
-    mark = checkpoint.folder / "identity.json"
-    try:
-        if json.loads(mark.read_text()) == checkpoint.identity:
-            return
-    except (OSError, ValueError):
-        pass
-    shutil.rmtree(checkpoint.folder, ignore_errors=True)
-    checkpoint.folder.mkdir(parents=True)
-    mark.write_text(json.dumps(checkpoint.identity))
-
-
-def _last_saved(folder: Path) -> str | None:
-    """The trainer's last whole state; what a killed process left unfinished is removed."""
-    while (found := get_last_checkpoint(folder)) is not None:
-        try:
-            json.loads((Path(found) / TRAINER_STATE_NAME).read_text())  # the last file of a state to be written
-            return found
-        except (OSError, ValueError):
-            print(f"{found}: unfinished checkpoint, going back to the one before", flush=True)
-            shutil.rmtree(found)
-    return None
+def _scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
+    """A folder on node-local disk in which the trainer writes a state before it goes, whole, to the shared file system."""
+    return tempfile.TemporaryDirectory(prefix="grpo-origin-", dir=runtime.scratch and os.path.expandvars(runtime.scratch))
 
 
 def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:

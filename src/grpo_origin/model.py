@@ -21,6 +21,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are made here, never fetc
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+GPU_VARIABLES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # set by SLURM when it gave the job GPUs
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 def choose_device(runtime: RuntimeSettings) -> torch.device:
     """The device of this job, threads set: CUDA when it was allocated (or asked for), else CPU.
 
-    Raises DeviceError if `runtime.device` is cuda and there is none.
+    Raises DeviceError if there is none although `runtime.device` is cuda, or SLURM gave the job a GPU and
+    `runtime.device` is auto: at a scale that asks for GPUs, a CPU would be busy for weeks.
     """
     torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", runtime.threads)))
     if runtime.device == "cpu":
@@ -38,6 +41,11 @@ def choose_device(runtime: RuntimeSettings) -> torch.device:
         return torch.device("cuda")
     if runtime.device == "cuda":
         raise DeviceError("runtime.device is cuda, but this job sees no GPU: allocate one, or set runtime.device to auto")
+    if allocated := next((name for name in GPU_VARIABLES if os.environ.get(name)), None):
+        raise DeviceError(
+            f"SLURM gave this job a GPU ({allocated}={os.environ[allocated]}), but torch {torch.__version__} can't use it: "
+            "install a CUDA build of torch, check the node's driver, or set runtime.device to cpu"
+        )
     return torch.device("cpu")
 
 

@@ -59,6 +59,11 @@ class Paths:
         """A figure, suffix `png` or `pdf`."""
         return f"{self.root}/figures/{name}.{suffix}"
 
+    @property
+    def report(self) -> str:
+        """The report of the run, one HTML page."""
+        return f"{self.root}/report.html"
+
     def log(self, *parts: str) -> str:
         """Log file of a rule."""
         return f"{self.root}/logs/{'/'.join(parts)}.log"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from grpo_origin.config import AxisSettings, Section, Settings
+from grpo_origin.config import AxisSettings, ResourceSettings, Section, Settings, StageResources
 
 HEAD = """# Configuration reference
 
@@ -33,15 +33,21 @@ def _bounds(section: type[Section], name: str) -> str:
     return ", ".join(found)
 
 
+def _sections(section: type[Section], prefix: str) -> dict[str, type[Section]]:
+    found = {prefix: section}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= _sections(field.annotation, f"{prefix}{name}.")
+    return found
+
+
 def reference() -> str:
     """The whole page."""
     lines = [HEAD]
-    sections = {"": Settings, "axes.{name}.": AxisSettings}
-    sections |= {
-        f"{name}.": field.annotation
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
+    sections = {"": Settings, "axes.{name}.": AxisSettings} | _sections(Settings, "")
+    stages = ResourceSettings.model_fields
+    sections = {name: found for name, found in sections.items() if found not in (ResourceSettings, StageResources)}
+    sections[f"resources.{{{','.join(stages)}}}."] = StageResources
     for prefix, section in sections.items():
         summary = (section.__doc__ or "").strip()
         lines += [f"## {prefix.rstrip('.') or 'Top level'}", "", summary, "", "| key | default | allowed | meaning |", "|---|---|---|---|"]

@@ -7,22 +7,19 @@ for bit; docs/performance.md has the measurement. Knows nothing of GRPO.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from grpo_origin.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.config import ModelSettings, OptimiserSettings, PretrainSettings, RuntimeSettings, SFTSettings
 from grpo_origin.data import Mixture, Pool, Sequences, read_prompts
-from grpo_origin.files import Interrupted, Provenance, atomic, code_fingerprint, stamp, write_table
+from grpo_origin.files import Interrupted, Provenance, atomic, write_table
 from grpo_origin.model import build_model, choose_device, load_model, save_model
 from grpo_origin.tasks import World, generator
 
@@ -31,18 +28,7 @@ if TYPE_CHECKING:
 
 Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
 PROGRESS_SECONDS = 5.0
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM or SIGUSR1 (a cluster's warning before a limit) has arrived."""
-    arrived: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield lambda: bool(arrived)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+CODE = ("tasks", "tokenizer", "data", "model", "train")  # modules that decide what this stage makes
 
 
 class Progress:
@@ -61,54 +47,6 @@ class Progress:
         rate = (done - self.first) / max(now - self.started, 1e-9)
         shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
         print(f"step {done}/{self.steps}  {rate:.2f} steps/s  {(self.steps - done) / max(rate, 1e-9):.0f} s left{shown}", flush=True)
-
-
-class Checkpoint:
-    """The state of an unfinished stage, in a folder of its own that vanishes when the stage is done.
-
-    `settings` and `inputs` (files and model folders) identify the job, and so does the code: the state of a different job
-    is discarded, not resumed.
-    """
-
-    def __init__(self, folder: str | Path, settings: dict[str, Any], inputs: Sequence[str | Path], every: float) -> None:
-        self.folder, self.every = Path(folder), every
-        code = code_fingerprint("tasks", "tokenizer", "data", "model", "train", "grpo")
-        self.identity = json.loads(json.dumps({**settings, "inputs": [stamp(path) for path in inputs], "code": code}))
-        self.state = self.folder / "state.safetensors"  # one file, so that replacing it is one step
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether the interval has passed."""
-        return time.monotonic() - self.saved >= self.every
-
-    def load(self) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]] | None:
-        """Tensors and log rows of the last save, or None; a damaged or foreign save counts as none."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.state, framework="pt") as file:
-                notes = file.metadata() or {}
-                if json.loads(notes["identity"]) == self.identity:
-                    return {name: file.get_tensor(name) for name in file.keys()}, json.loads(notes["log"])  # noqa: SIM118
-            print(f"{self.folder}: checkpoint of another job, starting afresh", flush=True)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            print(f"{self.folder}: unreadable checkpoint ({error}), starting afresh", flush=True)
-        return None
-
-    def save(self, tensors: dict[str, torch.Tensor], log: list[dict[str, float]]) -> None:
-        """Replace the last save."""
-        from safetensors.torch import save_file
-
-        notes = {"identity": json.dumps(self.identity), "log": json.dumps(log)}
-        with atomic(self.state) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, notes)
-        self.saved = time.monotonic()
-
-    def clear(self) -> None:
-        """Forget the state: the stage is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
@@ -207,13 +145,17 @@ def train(
 def finish(
     model: LlamaForCausalLM, world: World, log: list[dict[str, float]], provenance: Provenance, checkpoint: Checkpoint, output: str | Path
 ) -> None:
-    """Put a finished stage in place, whole: model, tokenizer, training log, provenance."""
+    """Put a finished stage in place, whole: model, tokenizer, training log, provenance.
+
+    Raises LeaseError if the stage became another job's, OSError if the disk is full.
+    """
     import pyarrow as pa
 
     with atomic(output) as temporary:
         save_model(model, world, temporary)
         write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
-        provenance.write(temporary / "provenance.json", steps=len(log))
+        provenance.write(temporary / "provenance.json", steps=len(log), identity=checkpoint.identity)
+        checkpoint.check()
     checkpoint.clear()
 
 
@@ -232,18 +174,21 @@ def pretrain(
     """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
     device = choose_device(runtime)
     settings = {"seed": world.seed, "ratio": ratio, "model": model.model_dump(), "pretrain": pretrain.model_dump()}
-    provenance = Provenance(settings, str(device))
-    mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
-    network = build_model(model, world, world.seed)
+    identity = stage_identity(settings, [id_pool, ood_pool], *CODE)
+    with stage(output, checkpoint, identity, runtime) as state:
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device))
+        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
+        network = build_model(model, world, world.seed)
 
-    def batch(step: int) -> list[Block]:
-        start = step * pretrain.batch_size
-        blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
-        return [(tokens, 1) for tokens, _ in blocks]
+        def batch(step: int) -> list[Block]:
+            start = step * pretrain.batch_size
+            blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
+            return [(tokens, 1) for tokens, _ in blocks]
 
-    state = Checkpoint(checkpoint, settings, [id_pool, ood_pool], runtime.checkpoint_seconds)
-    log = train(network, batch, pretrain.steps, pretrain, runtime, device, state)
-    finish(network, world, log, provenance, state, output)
+        log = train(network, batch, pretrain.steps, pretrain, runtime, device, state)
+        finish(network, world, log, provenance, state, output)
 
 
 def sft(
@@ -259,17 +204,20 @@ def sft(
     """Fine-tune the model folder `source` on the completions of the SFT samples and write a model folder to `output`."""
     device = choose_device(runtime)
     settings = {"seed": world.seed, "sft": sft.model_dump()}
-    provenance = Provenance(settings, str(device))
-    rows = Sequences(read_prompts(samples))
-    network = load_model(source)
-    per_epoch = sft.steps // sft.epochs
+    identity = stage_identity(settings, [Path(source) / "model.safetensors", samples], *CODE)
+    with stage(output, checkpoint, identity, runtime) as state:
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device))
+        rows = Sequences(read_prompts(samples))
+        network = load_model(source)
+        per_epoch = sft.steps // sft.epochs
 
-    def batch(step: int) -> list[Block]:
-        epoch, position = divmod(step, per_epoch)
-        order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
-        chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
-        return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+        def batch(step: int) -> list[Block]:
+            epoch, position = divmod(step, per_epoch)
+            order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+            chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
+            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
-    state = Checkpoint(checkpoint, settings, [source, samples], runtime.checkpoint_seconds)
-    log = train(network, batch, sft.steps, sft, runtime, device, state)
-    finish(network, world, log, provenance, state, output)
+        log = train(network, batch, sft.steps, sft, runtime, device, state)
+        finish(network, world, log, provenance, state, output)

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 # Jobs run the code of this checkout, installed or not.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
@@ -13,9 +15,10 @@ os.environ.update(
 
 from snakemake.logging import logger
 
+from grpo_origin import prefork
 from grpo_origin.config import PROMPTS, ConfigError, load_settings, ood_count
 from grpo_origin.data import check_string_space
-from grpo_origin.files import code_fingerprint
+from grpo_origin.files import code_fingerprint, hold_alone
 from grpo_origin.paths import STAGES, Paths, rl_stage
 
 try:
@@ -44,6 +47,40 @@ PROMPT_COUNTS = {
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
 
+TABLES = (
+    "summary",
+    "seed_means",
+    "gains",
+    "seed_gains",
+    "mass_gains",
+    "seed_mass_gains",
+    "training",
+    "claims",
+)
+REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
+FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
+
+
+def _axes_of(per):
+    """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
+    choose = {
+        "run": lambda axis: False,
+        "axis": lambda axis: True,
+        "mixed": lambda axis: axis.mixed,
+        "tasks": lambda axis: len(axis.ood) > 1,
+    }[per]
+    return [name for name, axis in SETTINGS.axes.items() if choose(axis)] or (
+        [None] if per == "run" else []
+    )
+
+
+# Name of each figure -> its kind and axis.
+FIGURES = {
+    f"{kind}-{axis}" if axis else kind: (kind, axis)
+    for kind, about in FIGURE_KINDS.items()
+    for axis in _axes_of(about["per"])
+}
+
 
 def _alternatives(values):
     return "|".join(re.escape(str(value)) for value in dict.fromkeys(values))
@@ -64,3 +101,26 @@ def settings_of(*sections):
 def axis_of(wildcards):
     """The tasks of an axis, as params; its ratios are no part of the data."""
     return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
+
+
+def cluster(stage):
+    """What a job of a stage asks a cluster for; memory and time grow with the attempt. Resources never cause a rerun."""
+    asked = getattr(SETTINGS.resources, stage)
+    resources = {
+        "mem_mb": lambda wildcards, attempt: asked.mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: asked.minutes * attempt,
+    }
+    return resources | ({"gpu": asked.gpus} if asked.gpus else {})
+
+
+# Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see profiles/default);
+# this one is let go by the kernel. Local jobs are then forked from one process that has the imports done; on a cluster
+# each job starts by itself.
+onstart:
+    if workflow.is_main_process:
+        try:
+            hold_alone(f"{PATHS.root}/.controller")
+        except RuntimeError as error:
+            sys.exit(f"error: {error}")
+        if workflow.local_exec:
+            prefork.start()

@@ -9,6 +9,8 @@ rule pretraining_data:
         ood=PATHS.data(**GROUP, name="pretrain-ood"),
     log:
         PATHS.log("pretraining_data", "{axis}", "seed~{seed}"),
+    resources:
+        **cluster("data"),
     params:
         **settings_of("world"),
         axis=axis_of,
@@ -28,6 +30,8 @@ rule prompts:
         PATHS.log("prompts", "{axis}", "seed~{seed}", "{set}"),
     wildcard_constraints:
         set="sft|grpo|test",
+    resources:
+        **cluster("prompts"),
     params:
         **settings_of("world"),
         axis=axis_of,
@@ -47,6 +51,8 @@ rule data_summary:
         PATHS.data(**GROUP, name="summary"),
     log:
         PATHS.log("data_summary", "{axis}", "seed~{seed}"),
+    resources:
+        **cluster("data"),
     params:
         **settings_of("world"),
         axis=axis_of,

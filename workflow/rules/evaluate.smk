@@ -7,6 +7,8 @@ rule evaluate:
     log:
         PATHS.log("evaluate", "{axis}", "seed~{seed}", "ood~{ratio}"),
     threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
     params:
         **settings_of("evaluation"),
         stages=ALL_STAGES,

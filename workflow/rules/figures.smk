@@ -1,4 +1,76 @@
+# Evaluations -> tables -> figures -> report.
+STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in CELLS for stage in ALL_STAGES]
+
+
+rule tables:
+    input:
+        evaluations=[PATHS.evaluation(**cell) for cell in CELLS],
+        stages=STAGE_FOLDERS,
+    output:
+        csv=[PATHS.table(name, "csv") for name in TABLES],
+        parquet=[PATHS.table(name, "parquet") for name in TABLES],
+    log:
+        PATHS.log("tables"),
+    resources:
+        **cluster("figures"),
+    params:
+        **settings_of("claims"),
+        beta=SETTINGS.grpo.beta,
+        names=TABLES,
+        cells=CELLS,
+        stages=ALL_STAGES,
+        code=code_fingerprint("statistics", "claims", "tables"),
+    script:
+        "../scripts/tables.py"
+
+
+rule figures:
+    input:
+        [PATHS.table(name, "parquet") for name in TABLES],
+    output:
+        png=[PATHS.figure(name, "png") for name in FIGURES],
+        pdf=[PATHS.figure(name, "pdf") for name in FIGURES],
+    log:
+        PATHS.log("figures"),
+    resources:
+        **cluster("figures"),
+    params:
+        tables=TABLES,
+        figures=list(FIGURES.values()),
+        code=code_fingerprint("figures"),
+    script:
+        "../scripts/figures.py"
+
+
+rule report:
+    input:
+        figures=[PATHS.figure(name, "png") for name in FIGURES],
+        claims=PATHS.table("claims", "parquet"),
+        stages=STAGE_FOLDERS,
+    output:
+        PATHS.report,
+    log:
+        PATHS.log("report"),
+    resources:
+        **cluster("figures"),
+    params:
+        run=SETTINGS.run,
+        figures=list(FIGURES.values()),
+        kinds=FIGURE_KINDS,
+        settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
+        code=code_fingerprint("report"),
+    script:
+        "../scripts/report.py"
+
+
 ALL_TARGETS = [
-    *(PATHS.evaluation(**cell) for cell in CELLS),
-    *(PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds),
+    PATHS.report,
+    [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
+    [PATHS.table(name, suffix) for name in TABLES for suffix in ("csv", "parquet")],
+    [PATHS.evaluation(**cell) for cell in CELLS],
+    [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]
+
+
+onsuccess:
+    print(f"Report:  {PATHS.report}\nFigures: {PATHS.root}/figures/\nTables:  {PATHS.root}/tables/")

@@ -7,6 +7,8 @@ rule grpo:
     log:
         PATHS.log("grpo", "{axis}", "seed~{seed}", "ood~{ratio}", "{prompts}"),
     threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("grpo"),
     params:
         **settings_of("world", "grpo"),
         checkpoint=PATHS.checkpoint(**CELL, stage=rl_stage("{prompts}")),

@@ -7,6 +7,8 @@ rule pretrain:
     log:
         PATHS.log("pretrain", "{axis}", "seed~{seed}", "ood~{ratio}"),
     threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("pretrain"),
     params:
         **settings_of("world", "model", "pretrain"),
         checkpoint=PATHS.checkpoint(**CELL, stage="pretrain"),

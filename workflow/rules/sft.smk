@@ -7,6 +7,8 @@ rule sft:
     log:
         PATHS.log("sft", "{axis}", "seed~{seed}", "ood~{ratio}"),
     threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("sft"),
     params:
         **settings_of("world", "sft"),
         checkpoint=PATHS.checkpoint(**CELL, stage="sft"),

@@ -1,0 +1,391 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_origin.claims import CLAIMS, COLUMNS, Claim, decide, ledger
+from grpo_origin.config import ClaimsSettings, ConfigError, load_settings
+
+SETTINGS = ClaimsSettings()
+PROMPTS = 64
+TASKS = {"id": ("trav;4;A", "shift;4;A"), "ood": ("trav shift;4;A", "shift trav;4;A"), "mixed-1": ("trav;4;A", "shift;4;A")}
+STAGES = ("sft", "grpo~id", "grpo~ood")
+
+
+def spread(mean, seeds, width=0.002):
+    """One value a seed around a mean; `width` decides whether an interval is narrow."""
+    return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
+
+
+def plant(mass, *, axis="any name", seeds=3, ratios=("0", "0.1"), splits=("id", "ood"), stages=STAGES, tasks=TASKS):
+    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
+    parts = []
+    for seed in range(seeds):
+        for ratio in ratios:
+            for stage in stages:
+                for split in splits:
+                    for number, task in enumerate(tasks[split]):
+                        prompts = np.arange(PROMPTS)
+                        values = np.clip(mass(seed, ratio, stage, split, task, prompts), 0, 1) + np.zeros(PROMPTS)
+                        names = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": task}
+                        with np.errstate(divide="ignore"):
+                            columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
+                        parts.append(pd.DataFrame({**columns, "prompt_index": prompts + number * PROMPTS}).assign(**names))
+    return pd.concat(parts, ignore_index=True)
+
+
+def shifted(base, changes, seeds=3, width=0.002):
+    """Masses `base` (a number or an array of prompts), plus changes[(ratio, stage, split)] that differ a little between seeds.
+
+    A key may be shorter: (stage, split) or (stage,).
+    """
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        keys = [key for key in ((ratio, stage, split), (stage, split), (stage,)) if key in changes]
+        change = spread(changes[keys[0]], seeds, width)[seed] if keys else 0.0
+        return (base[prompts % len(base)] if isinstance(base, np.ndarray) else base) + change
+
+    return mass
+
+
+def rows(table, claim, **where):
+    found = ledger(table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None))
+    found = found[found["claim"] == claim]
+    for name, text in where.items():
+        found = found[found[name].str.contains(text, regex=False)]
+    return found
+
+
+def verdict(table, claim, **where):
+    found = rows(table, claim, **where)
+    assert len(found) == 1, found
+    return found.iloc[0]["verdict"]
+
+
+WIDE = 0.2
+VERDICTS = pytest.mark.parametrize(
+    ("effect", "width", "expected"),
+    [("true", 0.002, "supported"), ("false", 0.002, "contradicted"), ("true", WIDE, "inconclusive"), ("false", WIDE, "inconclusive")],
+)
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inside", "outside"),
+    [
+        (0.1, 0.2, "supported", "contradicted"),
+        (-0.2, -0.1, "contradicted", "supported"),
+        (0.6, 0.7, "contradicted", "supported"),
+        (-0.1, 0.1, "inconclusive", "inconclusive"),
+        (-0.1, 0.9, "inconclusive", "inconclusive"),
+        (0.0, 0.2, "inconclusive", "inconclusive"),
+        (np.nan, np.nan, "inconclusive", "inconclusive"),
+    ],
+)
+def test_rule(low, high, inside, outside):
+    assert decide(low, high, (0.0, 0.5)) == inside
+    assert decide(low, high, (0.0, 0.5), inside=False) == outside
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=2, max_size=6),
+    st.sampled_from([(-np.inf, 0.01), (0.01, np.inf), (-0.01, 0.01)]),
+    st.booleans(),
+    st.floats(0.01, 0.4),
+)
+def test_p_value_and_interval_agree(values, region, inside, significance):
+    settings = ClaimsSettings(significance=significance)
+    row = Claim("x", "x", region, inside).row("all", "cells", pd.Series(values), 100, settings)
+    assert row["low"] <= row["effect"] + 1e-12
+    assert row["effect"] <= row["high"] + 1e-12
+    if not np.isnan(row["p_value"]) and abs(row["p_value"] - significance) > 1e-6:
+        assert (row["p_value"] < significance) == (row["verdict"] != "inconclusive")
+
+
+def test_row_by_hand():
+    row = Claim("x", "x", (0.01, np.inf)).row("all", "cells", pd.Series([0.1, 0.2, 0.3]), 100, SETTINGS)
+    assert row["effect"] == pytest.approx(0.2)
+    assert row["high"] - row["effect"] == pytest.approx(4.302652729911275 * 0.1 / np.sqrt(3))
+    assert row["p_value"] == pytest.approx(0.0812, abs=1e-3)  # t = 0.19 / 0.0577 = 3.29 on 2 degrees of freedom
+    assert row["verdict"] == "inconclusive"
+
+
+# Each claim each way
+
+
+@VERDICTS
+def test_no_exposure(effect, width, expected):
+    gain = {"true": 0.0, "false": 0.2}[effect]
+    table = plant(shifted(0.3, {("0", "grpo~id", "ood"): gain, ("0.1", "grpo~ood", "ood"): 0.4}, width=width))
+    assert verdict(table, "no exposure") == expected
+
+
+def test_no_exposure_counts_the_better_stage():
+    assert verdict(plant(shifted(0.3, {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2})), "no exposure") == "contradicted"
+
+
+def test_no_exposure_with_exact_zeros_rests_on_a_bound():
+    found = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
+    assert found["verdict"] == "supported"
+    assert np.isnan(found["p_value"])
+    assert found["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
+    assert "Clopper-Pearson" in found["note"]
+
+
+@VERDICTS
+def test_exposure(effect, width, expected):
+    gain = {"true": 0.2, "false": 0.0}[effect]
+    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): gain, ("0.1", "grpo~id", "ood"): 0.1 - gain}, width=width))
+    assert verdict(table, "exposure") == expected
+
+
+def test_exposure_is_judged_for_every_axis():
+    table = pd.concat(
+        [
+            plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.2}), axis="one"),
+            plant(shifted(0.3, {}), axis="two", ratios=("0.00", "0.5")),
+        ]
+    )
+    assert verdict(table, "exposure", axis="one") == "supported"
+    assert verdict(table, "exposure", axis="two") == "contradicted"
+    assert verdict(table, "no exposure", axis="two") == "supported"
+
+
+BANDS = np.repeat([1e-6, 0.5, 0.97], [21, 22, 21])
+
+
+def banded(gains, width=0.002):
+    """Prompts near zero, partly right and near one, with a gain for each."""
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        gain = np.repeat(gains, [21, 22, 21]) + np.where(BANDS == 0.5, spread(0.0, 3, width)[seed], spread(0.0, 3, 0.001)[seed])
+        return BANDS + (gain if stage == f"grpo~{split}" else 0.0)
+
+    return mass
+
+
+@pytest.mark.parametrize(
+    ("gains", "width", "expected"),
+    [
+        ((0.0, 0.3, 0.0), 0.002, "supported"),
+        ((0.4, 0.3, 0.0), 0.002, "contradicted"),  # the gain only falls
+        ((0.0, 0.02, 0.02), 0.002, "contradicted"),  # it only rises
+        ((0.0, 0.1, 0.0), WIDE, "inconclusive"),
+    ],
+)
+def test_sweet_spot(gains, width, expected):
+    assert verdict(plant(banded(gains, width)), "sweet spot") == expected
+
+
+def test_sweet_spot_compares_the_bands_alone():
+    found = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
+    assert found["effect"] == pytest.approx(0.29, abs=1e-3)
+    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in found["note"]
+
+
+def test_sweet_spot_needs_all_bands():
+    found = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
+    assert (found["verdict"], found["note"]) == ("inconclusive", "nothing to test on in this run")
+
+
+@pytest.mark.parametrize(
+    ("gain", "width", "expected"), [(0.001, 0.001, "supported"), (0.02, 0.001, "contradicted"), (0.008, 0.02, "inconclusive")]
+)
+def test_saturation(gain, width, expected):
+    assert verdict(plant(shifted(0.96, {("grpo~id", "id"): gain}, width=width)), "saturation") == expected
+
+
+@pytest.mark.parametrize(("gain", "loss"), [(-0.2, True), (0.001, False)])
+def test_saturation_says_when_no_gain_is_a_loss(gain, loss):
+    found = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
+    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == ("supported", loss)
+
+
+def mixed(broken, repaired, width=0.002):
+    def mass(seed, ratio, stage, split, task, prompts):
+        if split != "mixed-1":
+            return 0.95 - (0.5 if stage == "grpo~ood" and split == "id" else 0.0)  # forgetting is not repair
+        return broken + (repaired if stage == "grpo~ood" else 0.0) + spread(0.0, 3, width)[seed]
+
+    return plant(mass, splits=("id", "ood", "mixed-1"), ratios=("0", "0.1"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "repaired", "width", "expected"),
+    [
+        (0.05, 0.0, 0.002, ("supported", "supported")),
+        (0.05, 0.7, 0.002, ("supported", "contradicted")),
+        (0.9, 0.0, 0.002, ("contradicted", "inconclusive")),  # nothing broken, so nothing to repair
+        (0.4, 0.0, WIDE, ("inconclusive", "inconclusive")),
+        (0.05, 0.4, 0.05, ("supported", "inconclusive")),
+    ],
+)
+def test_foreign_tokens(broken, repaired, width, expected):
+    found = rows(mixed(broken, repaired, width), "foreign tokens", cells="OOD ratio 0;")
+    assert tuple(found["verdict"]) == expected
+
+
+def test_foreign_tokens_only_for_axes_with_mixed_splits():
+    table = pd.concat([mixed(0.05, 0.0), plant(shifted(0.3, {}), axis="other")])
+    assert set(rows(table, "foreign tokens")["axis"]) == {"any name"}
+    assert len(rows(table, "foreign tokens")) == 4  # with and without OOD pretraining
+
+
+@VERDICTS
+def test_composition(effect, width, expected):
+    reached = {"true": 0.0, "false": 0.3}[effect]
+    base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        one = stage == "grpo~ood" and split == "ood" and task == "shift trav;4;A"  # one task in one stage is enough
+        return 0.9 if ratio != "0" or split == "id" else base + (reached + spread(0.0, 3, width)[seed]) * one
+
+    assert verdict(plant(mass), "composition") == expected
+
+
+def test_composition_only_where_operations_meet_for_the_first_time():
+    together = TASKS | {"id": ("trav shift;4;A", "shift;4;A"), "ood": ("shift trav;4;A", "shift trav shift;4;A")}
+    assert rows(plant(shifted(0.0, {}), tasks=together), "composition").empty
+    deeper = TASKS | {"ood": ("trav trav;4;A", "trav trav trav;4;A")}
+    assert rows(plant(shifted(0.0, {}), tasks=deeper), "composition").empty
+
+
+def theory(above, beta=1.0, seeds=3, width=0.0, start=0.2):
+    """Converged runs in which a share of the prompts ends above the bound."""
+    parts = []
+    for seed in range(seeds):
+        share = np.clip(above + width * (seed - 1), 0, 1)
+        for pool in ("train", "heldout"):
+            before = np.full(200, start)
+            bound = np.minimum(before * np.exp(1 / beta), 1)
+            after = np.where(np.arange(200) < round(200 * share), bound + 0.05, before * 1.2)
+            names = {"method": "rloo", "beta": beta, "axis": "depth", "seed": seed, "pool": pool}
+            parts.append(pd.DataFrame({"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}).assign(**names))
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize(
+    ("above", "width", "expected"),
+    [(0.0, 0.0, "supported"), (0.01, 0.005, "supported"), (0.4, 0.01, "contradicted"), (0.2, 0.19, "inconclusive")],
+)
+def test_mass_bound_in_theory_runs(above, width, expected):
+    assert verdict(plant(shifted(0.3, {})), "mass bound", theory=theory(above, width=width)) == expected
+
+
+def test_mass_bound_says_when_it_is_vacuous():
+    table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
+    found = rows(table, "mass bound", beta=0.001).iloc[0]
+    assert found["verdict"] == "inconclusive"
+    assert "for 100.0% of prompts" in found["note"]
+    assert rows(table, "mass bound", beta=0).iloc[0]["verdict"] == "inconclusive"
+    assert rows(table, "mass bound").empty  # no beta given, no row
+    found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[0]  # 0.5 e^{1/0.3} > 1
+    assert (found["verdict"], "for 100.0% of prompts" in found["note"]) == ("inconclusive", True)
+
+
+def test_mass_bound_is_tested_on_the_run_where_it_can_be():
+    table = plant(shifted(0.1, {("grpo~ood",): 0.3, ("grpo~id",): 0.3}))  # bound 0.1 e = 0.27
+    assert verdict(table, "mass bound", beta=1.0) == "contradicted"
+    assert verdict(table, "mass bound", beta=0.5) == "supported"  # bound 0.1 e^2 = 0.74
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "width", "expected"),
+    [
+        (0.3, 0.0, 0.002, "supported"),
+        (0.0, 0.3, 0.002, "supported"),  # it matters, though the other way round
+        (0.2, 0.2, 0.0, "contradicted"),
+        (0.1, 0.0, WIDE, "inconclusive"),
+    ],
+)
+def test_prompts_matter(own, other, width, expected):
+    def mass(seed, ratio, stage, split, task, prompts):
+        gain = {"sft": 0.0, f"grpo~{split}": own + spread(0.0, 3, width or 0.002)[seed]}.get(stage, other)
+        return 0.3 + gain
+
+    table = plant(mass)
+    assert [verdict(table, "prompts", cells=f"; {split} prompts") for split in ("ID", "OOD")] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("gain", "width", "expected"), [(0.0, 1e-7, "supported"), (0.01, 0.002, "contradicted"), (1e-4, 3e-4, "inconclusive")]
+)
+def test_sharpening(gain, width, expected):
+    base = np.repeat([1e-6, 0.5], 32)
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        change = np.where(base < 0.1, max(spread(gain, 3, width)[seed], 0), 0.3)
+        return base + (change if stage == "grpo~ood" and ratio != "0" else 0.0)
+
+    assert verdict(plant(mass), "sharpening") == expected
+
+
+# Whole ledgers
+
+
+FULL = {"splits": ("id", "ood", "mixed-1")}
+
+
+def test_ledger_has_every_claim_in_order():
+    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), SETTINGS, theory(0.0), 0.001)
+    assert tuple(table.columns) == COLUMNS
+    names = "no exposure, exposure, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
+    assert list(table["claim"].drop_duplicates()) == names.split(", ")
+    assert len(CLAIMS) == 9
+    assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
+
+
+def test_one_seed_decides_nothing():
+    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL), SETTINGS, theory(0.0, seeds=1), 1.0)
+    assert set(table["verdict"]) == {"inconclusive"}
+    tested = table[table["effect"].notna()]
+    assert tested["note"].str.contains("one seed").all()
+    assert tested["low"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"ratios": ("0.1",)},
+        {"ratios": ("0",)},
+        {"stages": ("sft", "grpo~id")},
+        {"stages": ("sft", "grpo~ood")},
+        {"stages": ("pretrain", "sft")},
+        {"stages": (*STAGES, "new~ood")},
+        {"splits": ("id",)},
+        {"splits": ("ood",)},
+        {"splits": ("mixed-1", "ood")},
+    ],
+    ids=str,
+)
+def test_missing_cells_are_no_crash(missing):
+    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), SETTINGS, None, 0.001)
+    assert tuple(table.columns) == COLUMNS
+    empty = table[table["effect"].isna()]
+    assert (empty["verdict"] == "inconclusive").all()
+    assert empty["note"].str.contains("nothing to test").all()
+
+
+def test_other_methods_do_not_count():
+    table = plant(shifted(0.3, {("new~ood",): 0.5}), stages=(*STAGES, "new~ood"))
+    assert verdict(table, "no exposure") == "supported"
+
+
+def test_thresholds_come_from_the_settings():
+    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}))
+    assert verdict(table, "exposure") == "supported"
+    assert verdict(table, "exposure", settings=ClaimsSettings(negligible=0.1)) == "contradicted"
+    assert verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
+
+
+def test_settings_are_checked():
+    axis = {"id": ["trav;4;A"], "ood": ["shift;4;A"]}
+    config = {"run": "x", "seeds": [0], "ratios": ["0"], "axes": {"a": axis}, "claims": {"negligible": 0.02}}
+    assert load_settings(config).claims.negligible == 0.02
+    with pytest.raises(ConfigError, match=r"claims.*rising order"):
+        load_settings(config | {"claims": {"saturated": 0.5}})
+    with pytest.raises(ConfigError, match=r"claims\.neglible.*negligible"):
+        load_settings(config | {"claims": {"neglible": 0.02}})

@@ -1,0 +1,94 @@
+"""Jobs forked from a prepared process: same behaviour as a job that starts by itself, and no job outlives its script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_origin import prefork
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
+HAND_OVER = "from grpo_origin import prefork\nprefork.hand_over()\nimport os, sys, time\n"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A prepared process that has imported nothing, so that it is ready at once."""
+    name = f"grpo-origin-test-{os.getpid()}"
+    code = f"from grpo_origin import prefork; prefork.PRELOADED = (); prefork.serve({name!r}, {os.getpid()})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    monkeypatch.setenv(prefork.VARIABLE, name)
+    deadline = time.monotonic() + 20
+    while f"@{name}" not in Path("/proc/net/unix").read_text():
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def script(folder: Path, body: str) -> list[str]:
+    file = folder / "job.py"
+    file.write_text(HAND_OVER + body)
+    return [sys.executable, str(file)]
+
+
+def wait_for(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_runs_in_a_fork_with_its_output_folder_and_environment(server, tmp_path):
+    command = script(tmp_path, "print(os.getppid(), os.getcwd(), os.environ['MARK'])\nprint('warned', file=sys.stderr)")
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ) | {"MARK": "x"}, timeout=30)
+    assert result.returncode == 0
+    assert result.stdout.split() == [str(server.pid), str(tmp_path), "x"]
+    assert result.stderr == "warned\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "shown"), [("sys.exit(3)", 3, ""), ("sys.exit('gone')", 1, "gone"), ("1/0", 1, "ZeroDivisionError")]
+)
+def test_exit_status_and_message(server, tmp_path, body, code, shown):
+    result = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=30)
+    assert (result.returncode, shown in result.stderr) == (code, True)
+
+
+def test_goes_on_by_itself_without_a_server(tmp_path, monkeypatch):
+    monkeypatch.setenv(prefork.VARIABLE, "grpo-origin-not-there")
+    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=30)
+    assert result.stdout.split() == [str(os.getpid())]
+
+
+def test_sigterm_reaches_the_job(server, tmp_path):
+    body = "import signal\nsignal.signal(15, lambda *_: sys.exit(7))\nopen('ready', 'w').close()\ntime.sleep(60)"
+    process = subprocess.Popen(script(tmp_path, body), cwd=tmp_path)
+    wait_for((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 7
+
+
+@pytest.mark.parametrize("victim", ["script", "server"])
+def test_no_job_outlives_its_script_or_the_server(server, tmp_path, victim):
+    body = "open('part', 'w').write(str(os.getpid()))\nos.rename('part', 'pid')\ntime.sleep(60)"
+    process = subprocess.Popen(script(tmp_path, body), cwd=tmp_path)
+    wait_for((tmp_path / "pid").exists)
+    child = int((tmp_path / "pid").read_text())
+    (process if victim == "script" else server).kill()
+    wait_for(lambda: not alive(child))
+    assert process.wait(timeout=20) != 0

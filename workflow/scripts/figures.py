@@ -1,0 +1,13 @@
+from grpo_origin.job import job
+
+with job(snakemake.log[0], "figures"):
+    from pathlib import Path
+
+    from grpo_origin.figures import DRAW, read_tables, save, style
+
+    params = snakemake.params
+    tables = read_tables(dict(zip(params.tables, snakemake.input, strict=True)))
+    with style():
+        for (kind, axis), png, pdf in zip(params.figures, snakemake.output.png, snakemake.output.pdf, strict=True):
+            print(f"drawing {Path(png).stem}", flush=True)
+            save(DRAW[kind](tables, axis), png, pdf)
