@@ -237,7 +237,7 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(ce
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
     assert how == signal.SIGKILL or "the same command resumes" in printed
     assert not output.exists()
-    assert any(name.startswith("checkpoint-") for name in os.listdir(checkpoint))
+    assert any(name.startswith("step-") for name in os.listdir(checkpoint))
     assert run_stage(STAGE, cell, output, checkpoint) is None
     assert weights_hash(output) == weights_hash(cell / STAGE)
     assert without_seconds(output) == without_seconds(cell / STAGE)
@@ -275,19 +275,24 @@ def test_an_interruption_between_iterations_waits_for_their_end(cell, tmp_path):
     changes = {"grpo": {"iterations": 2}}
     undisturbed = run(cell, tmp_path / "undisturbed", changes)
     checkpoint = interrupted_state(cell, tmp_path, changes)
-    assert "checkpoint-6" in os.listdir(checkpoint)
+    assert "step-6" in os.listdir(checkpoint)
     run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
     assert weights_hash(tmp_path / "out") == undisturbed
 
 
-@pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
-def test_a_state_cut_off_while_it_was_written_is_not_resumed(cell, tmp_path, name):
-    """kill -9 during a save: the trainer's folder exists, but without its later files."""
+@pytest.mark.parametrize("damage", ["missing", "truncated", "about missing", "about truncated", "all missing"])
+def test_a_damaged_state_is_left_out(cell, tmp_path, damage):
+    """Half-written or half-copied: the job goes back to the state before, or to the start."""
     checkpoint = interrupted_state(cell, tmp_path)
-    order = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
-    shutil.copytree(checkpoint / "checkpoint-5", checkpoint / "checkpoint-7")
-    for later in order[order.index(name) :]:
-        (checkpoint / "checkpoint-7" / later).unlink()
+    newer = checkpoint / "step-7"
+    shutil.copytree(checkpoint / "step-5", newer)
+    victim = newer / ("about.json" if damage.startswith("about") else "optimizer.pt")
+    if damage == "all missing":
+        shutil.rmtree(checkpoint / "step-5")
+    if damage.endswith("missing"):
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-5])
     run_stage(STAGE, cell, tmp_path / "out", checkpoint)
     assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
 
