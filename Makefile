@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs clean help
+.PHONY: figures test test-slow lint format docs bench clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,7 +38,11 @@ format: $(VENV)/installed ## format everything
 	snakefmt Snakefile workflow
 
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
-	python -m grpo_origin.reference > docs/configuration.md
+	python -m grpo_origin.reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
+	for file in benchmarks/*.py; do echo "$$file"; python "$$file" || exit 1; done
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

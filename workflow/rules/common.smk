@@ -122,5 +122,5 @@ onstart:
             hold_alone(f"{PATHS.root}/.controller")
         except RuntimeError as error:
             sys.exit(f"error: {error}")
-        if workflow.local_exec:
+        if workflow.local_exec and SETTINGS.runtime.prefork:
             prefork.start()
