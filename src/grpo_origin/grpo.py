@@ -187,6 +187,11 @@ def _scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
 
 
 def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """TRL's log as rows of the training log, one an optimiser step."""
-    rows = [entry for entry in history if "reward" in entry]
-    return [{"step": row["step"]} | {name: row.get(key, float("nan")) for name, key in LOGGED.items()} for row in rows]
+    """TRL's log as rows of the training log, one an optimiser step; what TRL logs once a rollout holds for all its steps."""
+    rows: list[dict[str, float]] = []
+    known: dict[str, float] = {}
+    for entry in history:
+        if "loss" in entry:
+            known |= entry
+            rows.append({"step": known["step"]} | {name: known.get(key, float("nan")) for name, key in LOGGED.items()})
+    return rows

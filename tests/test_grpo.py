@@ -1,0 +1,321 @@
+"""GRPO: TRL's step against one written in plain torch, exact rewards, the same weights every time, interrupted or not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from grpo_origin import grpo as module
+from grpo_origin.config import TaskSpec
+from grpo_origin.files import Interrupted
+from grpo_origin.grpo import LOGGED, ExactMatch
+from grpo_origin.model import build_model, load_model, save_model
+from grpo_origin.tasks import Task, World
+from grpo_origin.tokenizer import BOS, EOS, PAD, Vocabulary
+from helpers import interrupt_stage, read, run_stage, tiny, weights_hash
+
+STAGE = "grpo~ood"
+
+
+def run(cell: Path, output: Path, changes: dict | None = None, stage: str = STAGE) -> str:
+    run_stage(stage, cell, output, output.with_name(f"{output.name}.checkpoint"), changes)
+    return weights_hash(output)
+
+
+def capturing(records: list[dict], rewards: list[torch.Tensor]):
+    """The trainer, writing down the weights, rollouts, loss and gradient of each step."""
+
+    class Capturing(module.TokenGRPOTrainer):
+        def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+            out = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards.append(out.clone())
+            return out
+
+        def _generate_and_score_completions(self, inputs):
+            self.rollout = {"weights_at_rollout": copy_of(self.model.state_dict()), "inputs": inputs}
+            self.rollout |= {key: value for key, value in super()._generate_and_score_completions(inputs).items()}
+            return {key: value for key, value in self.rollout.items() if key not in ("weights_at_rollout", "inputs")}
+
+        def training_step(self, model, inputs, num_items_in_batch):
+            before = copy_of(model.state_dict())
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
+            records.append({"weights": before, "rollout": self.rollout, "loss": loss.item(), "gradient": gradient, "batch": inputs})
+            return loss
+
+    return Capturing
+
+
+def copy_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def token_log_probabilities(model, prompt: list[int], completion: list[int], temperature: float) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0]
+
+
+def oracle(policy, old, reference, prompts, completions, advantages, settings) -> torch.Tensor:
+    """The GRPO loss, a completion at a time, without padding: clipped ratio times advantage, minus beta times the k3 estimate
+    of the KL to the reference (weighted by the ratio, so that its gradient is that of the KL), mean over tokens, then over
+    completions."""
+    losses = []
+    for prompt, completion, advantage in zip(prompts, completions, advantages, strict=True):
+        now = token_log_probabilities(policy, prompt, completion, settings.temperature)
+        with torch.no_grad():
+            then = now.detach() if old is None else token_log_probabilities(old, prompt, completion, settings.temperature)
+            base = token_log_probabilities(reference, prompt, completion, settings.temperature)
+        ratio = (now - then).exp()
+        clipped = ratio.clamp(1 - settings.epsilon, 1 + settings.epsilon)
+        kl = (base - now).exp() - (base - now) - 1
+        losses.append((-torch.min(ratio * advantage, clipped * advantage) + settings.beta * kl * ratio).mean())
+    return torch.stack(losses).mean()
+
+
+def unpadded(rows: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    return [row[keep.bool()].tolist() for row, keep in zip(rows, mask, strict=True)]
+
+
+CASES = {
+    "KL": ({"beta": 0.1}, "grpo~ood"),
+    "no KL": ({"beta": 0.0}, "grpo~ood"),
+    "prompts of several lengths, temperature": ({"beta": 0.1, "temperature": 0.7}, "grpo~id"),
+    "two iterations, clipping": ({"beta": 0.1, "iterations": 2, "epsilon": 0.02}, "grpo~ood"),
+}
+
+
+@pytest.mark.parametrize(("changes", "stage"), CASES.values(), ids=CASES)
+def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, stage):
+    """Same rewards, advantages, loss and gradient for the same rollouts, at the first steps: from the second the policy has left
+    the reference, so that the KL term shows."""
+    changes = {"grpo": {"steps": 4, "group_size": 8, "learning_rate": 3e-3, "max_grad_norm": 1e9, **changes}}
+    records, rewards = [], []
+    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, rewards))
+    run(cell, tmp_path / "grpo", changes, stage)
+    settings = tiny(**changes).grpo
+    assert len(records) == 4
+    assert len(rewards) == 4 / settings.iterations
+    reference, policy, old = (load_model(cell / "sft") for _ in range(3))
+    prompts_file = {tuple(row["prompt_ids"]): row for row in read(cell / "data" / "grpo.parquet") if row["split"] == stage[5:]}
+    varied = moved = 0
+    for step, record in enumerate(records):
+        rollout = record["rollout"]
+        prompts = unpadded(rollout["prompt_ids"], rollout["prompt_mask"])
+        completions = unpadded(rollout["completion_ids"], rollout["completion_mask"])
+        gold = [prompts_file[tuple(prompt)]["completion_ids"] for prompt in prompts]
+        reward = torch.tensor([float(given == right) for given, right in zip(completions, gold, strict=True)])
+        assert rewards[step // settings.iterations][:, 0].tolist() == reward.tolist()
+        groups = reward.view(-1, settings.group_size)
+        assert all(len({tuple(p) for p in prompts[i : i + 8]}) == 1 for i in range(0, len(prompts), 8))
+        advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+        assert torch.allclose(rollout["advantages"], advantages, atol=1e-5)
+        varied += int((groups.std(1) > 0).sum())
+
+        # The rollout is split into batches and shuffled before the optimiser sees it; here it is one batch.
+        policy.load_state_dict(record["weights"])
+        old.load_state_dict(rollout["weights_at_rollout"])
+        policy.zero_grad()
+        on_policy = settings.iterations == 1
+        loss = oracle(policy, None if on_policy else old, reference, prompts, completions, advantages, settings)
+        loss.backward()
+        assert record["loss"] == pytest.approx(loss.item(), abs=2e-5)
+        for name, parameter in policy.named_parameters():
+            assert torch.allclose(record["gradient"][name], parameter.grad, atol=2e-5, rtol=2e-3), (step, name)
+        moved += any(not torch.equal(policy.state_dict()[name], tensor) for name, tensor in reference.state_dict().items())
+    assert varied >= 3
+    assert moved >= 3
+    log = read(tmp_path / "grpo" / "training_log.parquet")
+    assert [row["loss"] for row in log] == pytest.approx([record["loss"] for record in records], abs=1e-4)
+    assert [row["reward_mean"] for row in log] == pytest.approx([float(rewards[i // settings.iterations].mean()) for i in range(4)])
+    if settings.iterations > 1:
+        assert max(row["clip_share"] for row in log) > 0
+    if settings.beta:
+        assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
+        assert log[-1]["kl"] > 1e-4
+
+
+def test_rewards_are_one_for_the_gold_completion_and_zero_for_everything_near_it(world):
+    reward, vocabulary = ExactMatch(world), Vocabulary(world.nodes)
+    prompts, completions, names, expected = [], [], [], []
+    for name in ("trav;2;A", "shift trav;2;A", "trav;2;B"):
+        task = Task(TaskSpec.model_validate(name), world)
+        start = task.in_alphabet(np.array([[1, 3]], dtype=np.int16))
+        gold = vocabulary.completions(task, start)[0].tolist()
+        near = [
+            gold[:-1],
+            [*gold, EOS],
+            [*gold[:-1], PAD],
+            [BOS, *gold[1:]],
+            [gold[0], *gold[2:]],
+            [],
+            gold[:1] + gold[2:0:-1] + gold[3:],
+        ]
+        if len(task.spec.operations) > 1:
+            near.append(gold[3:])  # the answer without its trace
+        for completion in (gold, *near):
+            prompts.append(vocabulary.prompts(task, start)[0].tolist())
+            completions.append(completion)
+            names.append(name)
+            expected.append(float(completion is gold))
+    order = np.random.default_rng(0).permutation(len(prompts))  # tasks mixed within a batch
+    shuffled = [[values[i] for i in order] for values in (prompts, completions, names, expected)]
+    assert reward(shuffled[0], shuffled[1], shuffled[2]) == shuffled[3]
+    assert sum(expected) == 3
+
+
+def test_a_gold_completion_of_another_prompt_earns_nothing(world):
+    vocabulary = Vocabulary(world.nodes)
+    task = Task(TaskSpec.model_validate("trav;2;A"), world)
+    starts = task.in_alphabet(np.array([[1, 3], [2, 4]], dtype=np.int16))
+    prompts, gold = vocabulary.prompts(task, starts).tolist(), vocabulary.completions(task, starts).tolist()
+    assert ExactMatch(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
+
+
+def test_the_training_log(cell):
+    log = read(cell / STAGE / "training_log.parquet")
+    steps = tiny().grpo.steps
+    assert list(log[0]) == ["step", *LOGGED]
+    assert [row["step"] for row in log] == list(range(1, steps + 1))
+    for row in log:
+        assert all(math.isfinite(value) for value in row.values())
+        assert 0 <= row["reward_mean"] <= 1
+        assert 0 <= row["zero_variance_share"] <= 1
+        assert row["learning_rate"] == pytest.approx(3e-4)
+        assert 1 <= row["completion_length"] <= 10
+    assert any(0 < row["zero_variance_share"] < 1 for row in log)
+
+
+def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
+    records: list[dict] = []
+    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, []))
+    run(cell, tmp_path / "grpo")
+    used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][:: tiny().grpo.group_size]
+    assert used == [row["prompt_ids"] for row in read(cell / "data" / "grpo.parquet") if row["split"] == "ood"]
+
+
+def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
+    """A model that is never right: every group is all zeros, so without a KL term no weight may move."""
+    shutil.copytree(cell / "data", tmp_path / "root" / "data")
+    save_model(build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft")
+    run(tmp_path / "root", tmp_path / "grpo", {"grpo": {"beta": 0.0}})
+    log = read(tmp_path / "grpo" / "training_log.parquet")
+    assert {row["zero_variance_share"] for row in log} == {1.0}
+    assert {row["grad_norm"] for row in log} == {0.0}
+    assert weights_hash(tmp_path / "grpo") == weights_hash(tmp_path / "root" / "sft")
+
+
+def test_the_schedule_warms_up_and_decays(cell, tmp_path):
+    run(cell, tmp_path / "grpo", {"grpo": {"schedule": "linear", "warmup": 0.25}})
+    rates = [row["learning_rate"] for row in read(tmp_path / "grpo" / "training_log.parquet")]
+    assert rates == pytest.approx([3e-4 * min(i / 3, (12 - i) / 9) for i in range(12)])
+
+
+def test_the_same_job_gives_the_same_weights_and_other_prompts_others(cell, tmp_path):
+    again = run(cell, tmp_path / "again")
+    assert again == weights_hash(cell / STAGE)
+    assert again != run(cell, tmp_path / "id", stage="grpo~id")
+    assert again != weights_hash(cell / "sft")
+
+
+def without_seconds(folder: Path) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read(folder / "training_log.parquet")]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(cell, tmp_path, how):
+    output, checkpoint = tmp_path / "grpo", tmp_path / "checkpoint"
+    changes = {"runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}}
+    status, printed = interrupt_stage(how, 4, STAGE, cell, output, checkpoint, changes)
+    assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
+    assert how == signal.SIGKILL or "the same command resumes" in printed
+    assert not output.exists()
+    assert any(name.startswith("step-") for name in os.listdir(checkpoint))
+    assert run_stage(STAGE, cell, output, checkpoint) is None
+    assert weights_hash(output) == weights_hash(cell / STAGE)
+    assert without_seconds(output) == without_seconds(cell / STAGE)
+    assert not checkpoint.exists()
+
+
+class StopAfter(module.Keeper):
+    """Told to stop once 5 steps are done."""
+
+    def on_step_end(self, args, state, control, **more):
+        self.stopping = lambda: state.global_step >= 5
+        super().on_step_end(args, state, control, **more)
+
+
+def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Keeper", StopAfter)
+        with pytest.raises(Interrupted, match=r"stopped after step [56] of 12"):
+            run_stage(STAGE, cell, tmp_path / "out", tmp_path / "checkpoint", changes)
+    assert not (tmp_path / "out").exists()
+    return tmp_path / "checkpoint"
+
+
+def test_an_interrupted_job_continues_where_it_stopped(cell, tmp_path, monkeypatch):
+    checkpoint = interrupted_state(cell, tmp_path)
+    records: list[dict] = []
+    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, []))
+    run_stage(STAGE, cell, tmp_path / "out", checkpoint)
+    assert len(records) == 7
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
+
+
+def test_an_interruption_between_iterations_waits_for_their_end(cell, tmp_path):
+    """The rollouts of unfinished iterations are not saved, so a state between them could not be resumed exactly."""
+    changes = {"grpo": {"iterations": 2}}
+    undisturbed = run(cell, tmp_path / "undisturbed", changes)
+    checkpoint = interrupted_state(cell, tmp_path, changes)
+    assert "step-6" in os.listdir(checkpoint)
+    run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
+    assert weights_hash(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "about missing", "about truncated", "all missing"])
+def test_a_damaged_state_is_left_out(cell, tmp_path, damage):
+    """Half-written or half-copied: the job goes back to the state before, or to the start."""
+    checkpoint = interrupted_state(cell, tmp_path)
+    newer = checkpoint / "step-7"
+    shutil.copytree(checkpoint / "step-5", newer)
+    victim = newer / ("about.json" if damage.startswith("about") else "optimizer.pt")
+    if damage == "all missing":
+        shutil.rmtree(checkpoint / "step-5")
+    if damage.endswith("missing"):
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-5])
+    run_stage(STAGE, cell, tmp_path / "out", checkpoint)
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
+
+
+def test_a_state_of_other_settings_or_inputs_is_not_resumed(cell, tmp_path):
+    checkpoint = interrupted_state(cell, tmp_path)
+    changes = {"grpo": {"learning_rate": 1e-4}}
+    run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
+    assert weights_hash(tmp_path / "out") == run(cell, tmp_path / "fresh", changes)
+
+    root = tmp_path / "root"
+    shutil.copytree(cell / "data", root / "data")
+    shutil.copytree(cell / "sft", root / "sft")
+    shutil.rmtree(tmp_path / "out")
+    checkpoint = interrupted_state(root, tmp_path)
+    shutil.rmtree(root / "sft")
+    shutil.copytree(cell / "pretrain", root / "sft")
+    run_stage(STAGE, root, tmp_path / "out", checkpoint)
+    assert weights_hash(tmp_path / "out") == run(root, tmp_path / "other")
+
+
+def test_provenance_holds_the_settings_of_the_stage(cell):
+    record = json.loads((cell / STAGE / "provenance.json").read_text())
+    assert record["settings"]["grpo"] == tiny().grpo.model_dump()
+    assert record["settings"]["prompts"] == "ood"
+    assert record["steps"] == 12
