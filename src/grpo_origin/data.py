@@ -348,6 +348,7 @@ def _test_strings(table: pa.Table, names: np.ndarray, lengths: dict[str, int], v
     return found
 
 
+@cache
 def available_strings(length: int, world: WorldSettings) -> tuple[int, int]:
     """Train and test strings of a length: counted where the space can be listed, else expected."""
     space = world.nodes**length

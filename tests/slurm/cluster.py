@@ -163,6 +163,10 @@ class Checkout:
         path = self.results("logs", rule, "depth", "seed~0", f"ood~{ratio}.log")
         return path.read_text() if path.exists() else ""
 
+    def slurm_logs(self, ratio, rule="pretrain"):
+        """What SLURM logged of all attempts; the log of the stage itself is of the last one."""
+        return "".join(path.read_text() for path in self.folder.glob(f"logs/slurm/rule_{rule}/depth_0_{ratio}/*.log"))
+
     def weights(self, ratio, name="pretrain"):
         return (self.stage(ratio, name) / "model.safetensors").read_bytes()
 
