@@ -162,7 +162,7 @@ def grpo(
     device = choose_device(runtime)
     settings = {"seed": world.seed, "prompts": split, "grpo": grpo.model_dump()}
     identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *CODE, "grpo")
-    with stage(output, checkpoint, identity, runtime) as state, _scratch(runtime) as folder, stop_signals() as stopping:
+    with stage(output, checkpoint, identity, runtime) as state, scratch(runtime) as folder, stop_signals() as stopping:
         if state is None:
             return
         provenance = Provenance(settings, str(device))
@@ -190,7 +190,7 @@ def grpo(
         finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
 
 
-def _scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
+def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
     """A folder on node-local disk in which the trainer writes a state before it goes, whole, to the shared file system."""
     return tempfile.TemporaryDirectory(prefix="grpo-origin-", dir=runtime.scratch and os.path.expandvars(runtime.scratch))
 
