@@ -33,6 +33,7 @@ from grpo_origin.sections import (
     SFTSettings,
     StageResources,
     TaskSpec,
+    TheorySettings,
     WorldSettings,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "Settings",
     "StageResources",
     "TaskSpec",
+    "TheorySettings",
     "WorldSettings",
     "load_settings",
     "ood_count",
@@ -80,6 +82,7 @@ class Settings(Section):
     sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
     grpo: GRPOSettings = Field(GRPOSettings(), description="GRPO.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
+    theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Devices, threads, checkpoints.")
     resources: ResourceSettings = Field(ResourceSettings(), description="What jobs ask a cluster for.")
@@ -94,6 +97,11 @@ class Settings(Section):
                     raise ValueError(
                         f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to none: use 0 or a larger ratio"
                     )
+            for ratio in axis.theory:
+                if ratio not in self.axis_ratios(name):
+                    raise ValueError(
+                        f"axes.{name}.theory: ratio {ratio} is not one of the axis's ratios ({', '.join(self.axis_ratios(name))})"
+                    )
             for task in (*axis.id, *axis.ood):
                 tokens = task.prompt_tokens + task.completion_tokens
                 if tokens > self.model.context:
@@ -103,6 +111,10 @@ class Settings(Section):
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
         """OOD ratios of an axis: its own list, else the run's."""
         return self.axes[axis].ratios or self.ratios
+
+    def sampled_ratio(self, axis: str) -> str:
+        """Ratio at which sampling is checked: the second largest of the axis, where masses are neither all 0 nor all 1."""
+        return sorted(self.axis_ratios(axis), key=Decimal)[-2:][0]
 
 
 def ood_count(ratio: str, samples: int) -> int:

@@ -60,11 +60,15 @@ class ExactMatch:
         return rewards.tolist()
 
 
-class TokenGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose prompts are lists of token ids already."""
+class TokenPrompts:
+    """Mixin for TRL's online trainers: prompts are lists of token ids already."""
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
+
+
+class TokenGRPOTrainer(TokenPrompts, GRPOTrainer):
+    """GRPOTrainer on token lists."""
 
 
 class Keeper(TrainerCallback):
@@ -94,45 +98,50 @@ class Keeper(TrainerCallback):
             self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])
 
 
+def shared_arguments(
+    settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path
+) -> dict[str, Any]:
+    """The settings in terms that all of TRL's online trainers share. One generation batch is one optimiser step's batch."""
+    return {
+        "output_dir": str(folder),
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.prompts_per_step * settings.group_size,
+        "gradient_accumulation_steps": 1,
+        "steps_per_generation": 1,
+        "num_generations": settings.group_size,
+        "num_iterations": settings.iterations,
+        "max_completion_length": longest,
+        "temperature": settings.temperature,
+        "beta": settings.beta,
+        "epsilon": settings.epsilon,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        "warmup_steps": round(settings.warmup * settings.steps),
+        "max_grad_norm": settings.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        "shuffle_dataset": False,  # the prompt file is in random order already, which keeps a resume exact
+        "remove_unused_columns": False,
+        "gradient_checkpointing": False,
+        "bf16": runtime.precision == "bfloat16" and device.type == "cuda",
+        "use_cpu": device.type == "cpu",
+        "seed": seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+    }
+
+
 def trainer_config(
     settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path
 ) -> GRPOConfig:
-    """The settings in TRL's terms. One generation batch is one optimiser step's batch."""
-    bf16 = runtime.precision == "bfloat16" and device.type == "cuda"
-    return GRPOConfig(
-        output_dir=str(folder),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.prompts_per_step * settings.group_size,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        num_generations=settings.group_size,
-        num_iterations=settings.iterations,
-        max_completion_length=longest,
-        temperature=settings.temperature,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-        loss_type="grpo",
-        scale_rewards="group",
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(settings.warmup * settings.steps),
-        max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch_fused",
-        shuffle_dataset=False,  # the prompt file is in random order already, which keeps a resume exact
-        remove_unused_columns=False,
-        gradient_checkpointing=False,
-        bf16=bf16,
-        use_cpu=device.type == "cpu",
-        seed=seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-    )
+    """The settings as GRPO: advantages over the group's standard deviation, per-sequence mean of the token losses."""
+    shared = shared_arguments(settings, runtime, device, longest, seed, folder)
+    return GRPOConfig(loss_type="grpo", scale_rewards="group", **shared)
 
 
 def grpo(
@@ -153,7 +162,7 @@ def grpo(
     device = choose_device(runtime)
     settings = {"seed": world.seed, "prompts": split, "grpo": grpo.model_dump()}
     identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *CODE, "grpo")
-    with stage(output, checkpoint, identity, runtime) as state, _scratch(runtime) as folder, stop_signals() as stopping:
+    with stage(output, checkpoint, identity, runtime) as state, scratch(runtime) as folder, stop_signals() as stopping:
         if state is None:
             return
         provenance = Provenance(settings, str(device))
@@ -181,7 +190,7 @@ def grpo(
         finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
 
 
-def _scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
+def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
     """A folder on node-local disk in which the trainer writes a state before it goes, whole, to the shared file system."""
     return tempfile.TemporaryDirectory(prefix="grpo-origin-", dir=runtime.scratch and os.path.expandvars(runtime.scratch))
 

@@ -51,6 +51,14 @@ class Paths:
         """Exact evaluation of all stages of a cell."""
         return f"{self.cell(axis, seed, ratio)}/evaluation.parquet"
 
+    def theory(self, axis: str, seed: int | str, ratio: str, method: str, beta: str, trace: bool = False) -> str:
+        """Masses before and after RL to convergence by a method at a KL weight, or the course of that run."""
+        return f"{self.cell(axis, seed, ratio)}/theory/{method}~{beta}{'~trace' if trace else ''}.parquet"
+
+    def sampling(self, axis: str, seed: int | str, ratio: str) -> str:
+        """Sampled successes beside exact masses, of the cell's SFT model."""
+        return f"{self.cell(axis, seed, ratio)}/theory/sampling.parquet"
+
     def table(self, name: str, suffix: str) -> str:
         """A run-level table, suffix `csv` or `parquet`."""
         return f"{self.root}/tables/{name}.{suffix}"

@@ -61,9 +61,24 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _beta_text(value: Any) -> str:
+    """A KL weight as the text that names its files; raises ValueError unless it is a positive decimal number."""
+    text = value.strip() if isinstance(value, str) else format(Decimal(repr(value)), "f") if type(value) in (int, float) else ""
+    if not text.isascii() or not text.replace(".", "", 1).isdigit() or text.startswith(".") or text.endswith(".") or not float(text):
+        raise ValueError(f"{value!r} is not a KL weight: write a positive decimal number, such as 0.3")
+    return text
+
+
+def _distinct_betas(betas: tuple[str, ...]) -> tuple[str, ...]:
+    if len({Decimal(text) for text in betas}) < len(betas):
+        raise ValueError("a KL weight is listed twice: name each once")
+    return betas
+
+
 Ratio = Annotated[str, BeforeValidator(_ratio_text)]
 Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct_ratios)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
+Betas = Annotated[tuple[Annotated[str, BeforeValidator(_beta_text)], ...], Field(min_length=1), AfterValidator(_distinct_betas)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -123,6 +138,9 @@ class AxisSettings(Section):
     id: Tasks = Field(description="ID tasks: pretraining, SFT, GRPO on ID prompts, ID test.")
     ood: Tasks = Field(description="OOD tasks: the OOD share of pretraining, GRPO on OOD prompts, OOD test.")
     ratios: Ratios | None = Field(None, description="OOD ratios of this axis; the run's list when left out.")
+    theory: Annotated[tuple[Ratio, ...], AfterValidator(_distinct_ratios)] = Field(
+        (), description="Of these ratios, those at which RL is run to convergence (target `theory`): best where SFT leaves partial mass."
+    )
     mixed: tuple[Count, ...] = Field(
         (), description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their twin of the other alphabet."
     )
@@ -251,6 +269,22 @@ class EvaluationSettings(Section):
     batch_size: Count = Field(512, description="Prompts a forward pass.")
 
 
+class TheorySettings(Section):
+    """RL with a KL term to convergence on a fixed pool of prompts, against theory (target `theory`), and sampling as a check."""
+
+    betas: Betas = Field(("0.3", "1", "3"), description="Weights of the KL term; text as written names the files.")
+    prompts: Prompts = Field("ood", description="Split of the prompts, pool and held-out.")
+    seeds: Count = Field(1, description="Run for the first so many seeds.")
+    pool: int = Field(16, ge=1, description="Prompts trained on, at evenly spaced ranks of starting mass; each step uses all of them.")
+    steps: Count = Field(100, description="Optimiser steps.")
+    group_size: int = Field(16, ge=2, description="Completions sampled for each prompt at a step.")
+    learning_rate: Rate = Field(1e-4, description="Peak learning rate; a larger one overshoots at small KL weights.")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning-rate schedule.")
+    trace_every: Count = Field(10, description="Steps between exact evaluations while training.")
+    sampled_prompts: Count = Field(32, description="Sampling check: test prompts of each of ID and OOD.")
+    samples: Count = Field(256, description="Sampling check: completions drawn for a prompt.")
+
+
 class ClaimsSettings(Section):
     """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
 
@@ -310,4 +344,5 @@ class ResourceSettings(Section):
     sft: StageResources = Field(StageResources(minutes=20), description="SFT.")
     grpo: StageResources = Field(StageResources(), description="GRPO.")
     evaluate: StageResources = Field(StageResources(minutes=20), description="Evaluation.")
+    theory: StageResources = Field(StageResources(minutes=60), description="RL to convergence, and sampling as a check.")
     figures: StageResources = Field(StageResources(minutes=20), description="Tables, figures and report.")

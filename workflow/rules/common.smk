@@ -107,7 +107,7 @@ def settings_of(*sections):
 
 def axis_of(wildcards):
     """The tasks of an axis, as params; its ratios are no part of the data."""
-    return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios"})
+    return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios", "theory"})
 
 
 def cluster(stage):

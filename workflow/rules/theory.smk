@@ -1,0 +1,85 @@
+# Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
+THEORY_RUNS = [
+    {"axis": axis, "seed": seed, "ratio": ratio, "method": method, "beta": beta}
+    for axis, about in SETTINGS.axes.items()
+    for ratio in about.theory
+    for seed in SETTINGS.seeds[: SETTINGS.theory.seeds]
+    for method in ("rloo", "grpo")
+    for beta in SETTINGS.theory.betas
+]
+SAMPLED_CELLS = [
+    {"axis": axis, "seed": SETTINGS.seeds[0], "ratio": SETTINGS.sampled_ratio(axis)}
+    for axis in SETTINGS.axes
+]
+# theory: one row a run and pool; theory_prompts: one row a prompt; theory_trace: the course of each run.
+THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if THEORY_RUNS else []) + ["sampling"]
+THEORY_CODE = code_fingerprint("tasks", "tokenizer", "data", "model", "evaluate")
+
+
+rule converge:
+    input:
+        model=PATHS.stage(**CELL, stage="sft"),
+        prompts=PATHS.data(**GROUP, name="grpo"),
+        test=PATHS.data(**GROUP, name="test"),
+    output:
+        prompts=PATHS.theory(**CELL, method="{method}", beta="{beta}"),
+        trace=PATHS.theory(**CELL, method="{method}", beta="{beta}", trace=True),
+    log:
+        PATHS.log("theory", "{axis}", "seed~{seed}", "ood~{ratio}", "{method}~{beta}"),
+    wildcard_constraints:
+        method="rloo|grpo",
+        beta=r"[0-9.]+",
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("theory"),
+    params:
+        **settings_of("world", "evaluation"),
+        theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
+        code=code_fingerprint("grpo", "theory", "converge") + THEORY_CODE,
+    script:
+        "../scripts/converge.py"
+
+
+rule sampling:
+    input:
+        model=PATHS.stage(**CELL, stage="sft"),
+        test=PATHS.data(**GROUP, name="test"),
+    output:
+        PATHS.sampling(**CELL),
+    log:
+        PATHS.log("sampling", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("theory"),
+    params:
+        **settings_of("evaluation"),
+        prompts=SETTINGS.theory.sampled_prompts,
+        samples=SETTINGS.theory.samples,
+        code=THEORY_CODE,
+    script:
+        "../scripts/sampling.py"
+
+
+rule theory_tables:
+    input:
+        runs=[PATHS.theory(**run) for run in THEORY_RUNS],
+        traces=[PATHS.theory(**run, trace=True) for run in THEORY_RUNS],
+        samples=[PATHS.sampling(**cell) for cell in SAMPLED_CELLS],
+    output:
+        csv=[PATHS.table(name, "csv") for name in THEORY_TABLES],
+        parquet=[PATHS.table(name, "parquet") for name in THEORY_TABLES],
+    log:
+        PATHS.log("theory_tables"),
+    resources:
+        **cluster("figures"),
+    params:
+        names=THEORY_TABLES,
+        tolerance=SETTINGS.claims.bound_tolerance,
+        code=code_fingerprint("statistics", "theory", "tables"),
+    script:
+        "../scripts/theory.py"
+
+
+rule theory:
+    input:
+        rules.theory_tables.output,

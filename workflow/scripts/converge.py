@@ -1,0 +1,23 @@
+from grpo_origin.job import job
+
+with job(snakemake.log[0], "{method} to convergence, beta {beta}, {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+    from grpo_origin.config import EvaluationSettings, TheorySettings, WorldSettings, load_settings
+    from grpo_origin.converge import converge
+    from grpo_origin.tasks import World
+
+    params, wildcards = snakemake.params, snakemake.wildcards
+    converge(
+        snakemake.input.model,
+        snakemake.input.prompts,
+        snakemake.input.test,
+        snakemake.output.prompts,
+        snakemake.output.trace,
+        method=wildcards.method,
+        beta=wildcards.beta,
+        axis=wildcards.axis,
+        ratio=wildcards.ratio,
+        world=World(WorldSettings(**params.world).nodes, int(wildcards.seed)),
+        theory=TheorySettings(**params.theory),
+        evaluation=EvaluationSettings(**params.evaluation),
+        runtime=load_settings(snakemake.config).runtime,
+    )

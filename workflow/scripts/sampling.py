@@ -1,0 +1,19 @@
+from grpo_origin.job import job
+
+with job(snakemake.log[0], "sampling {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+    from grpo_origin.config import EvaluationSettings, load_settings
+    from grpo_origin.evaluate import sampling
+
+    params, wildcards = snakemake.params, snakemake.wildcards
+    sampling(
+        snakemake.input.model,
+        snakemake.input.test,
+        snakemake.output[0],
+        axis=wildcards.axis,
+        seed=int(wildcards.seed),
+        ratio=wildcards.ratio,
+        prompts=params.prompts,
+        samples=params.samples,
+        evaluation=EvaluationSettings(**params.evaluation),
+        runtime=load_settings(snakemake.config).runtime,
+    )
