@@ -54,7 +54,18 @@ def planted(seeds: int) -> dict[str, pd.DataFrame]:
         for stage in STAGES[2:]
         for step in (1, 2, 3)
     ]
+    runs = [
+        {"method": method, "beta": beta, "axis": "planted", "seed": 0, "ood_ratio": "0.1", "pool": pool, "mass_before": q}
+        for method in ("rloo", "grpo")
+        for beta in (0.3, 1.0)
+        for pool in ("train", "heldout")
+        for q in (0.01, 0.3, 0.9)
+    ]
+    theory = pd.DataFrame(runs).assign(mass_after=lambda t: t["mass_before"], mass_fixed_point=0.5, law=0.6, bound=1.0)
+    trace = [run | {"step": step, "train_mass": 0.3, "heldout_mass": 0.2} for run in runs if run["pool"] == "train" for step in (1, 2)]
     return {
+        "theory_prompts": theory,
+        "theory_trace": pd.DataFrame(trace),
         "summary": statistics.summarise(table),
         "seed_means": statistics.seed_means(table),
         "gains": statistics.gains(table),

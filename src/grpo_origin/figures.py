@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grpo_origin.files import atomic, read_table
+from grpo_origin.theory import mass_bound, optimal_mass
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
@@ -307,6 +308,63 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
     return figure
 
 
+METHODS = {"rloo": "RLOO, exact objective", "grpo": "GRPO as practised"}
+
+
+def theory_figure(prompts: pd.DataFrame) -> Figure:
+    """Mass after RL to convergence against the mass before, with the law and the bound: a row a method, a column a beta."""
+    methods, betas = [name for name in METHODS if name in set(prompts["method"])], sorted(prompts["beta"].unique())
+    figure, panels = _panels(len(methods), len(betas), width=2.7, height=2.5, sharex=True, sharey=True)
+    before, trained, heldout, dark = *sns.color_palette("colorblind", 3), "0.25"
+    start = np.linspace(0, 1, 400)
+    for row, method in enumerate(methods):
+        for column, beta in enumerate(betas):
+            axes, one = panels[row, column], prompts[(prompts["method"] == method) & (prompts["beta"] == beta)]
+            axes.plot(start, start, color="0.7", linewidth=0.8, label="unchanged")
+            axes.plot(start, optimal_mass(start, beta), color=dark, label="law")
+            axes.plot(start, np.minimum(mass_bound(start, beta), 2), color=dark, linestyle=":", label="bound")
+            for pool, colour, face in (("heldout", heldout, "none"), ("train", trained, trained)):
+                part = one[one["pool"] == pool]
+                label = {"train": "pool prompts", "heldout": "held-out prompts"}[pool]
+                size = 26 if pool == "train" else 9
+                axes.scatter(
+                    part["mass_before"], part["mass_after"], s=size, facecolors=face, edgecolors=colour, linewidths=0.6, label=label
+                )
+            if method == "grpo":
+                part = one[one["pool"] == "train"]
+                axes.scatter(
+                    part["mass_before"], part["mass_fixed_point"], s=30, marker="x", color=before, linewidths=1, label="GRPO's fixed point"
+                )
+            axes.set_title(f"{METHODS[method]}, beta {beta:g}", fontsize="small")
+            axes.set_xlim(-0.03, 1.03)
+            axes.set_ylim(-0.03, 1.03)
+        panels[row, 0].set_ylabel("mass after training")
+    for axes in panels[-1]:
+        axes.set_xlabel("mass before, Q")
+    _legend(figure, panels[-1, 0], columns=6)
+    return figure
+
+
+def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
+    """Mean mass of pool and held-out prompts while RL converges, with the mean the law predicts: a panel a method."""
+    methods, betas = [name for name in METHODS if name in set(trace["method"])], sorted(trace["beta"].unique())
+    colours = dict(zip(betas, sns.color_palette("colorblind", len(betas)), strict=True))
+    figure, panels = _panels(1, len(methods), width=3.6, height=2.6, sharey=True)
+    law = prompts[prompts["pool"] == "train"].groupby(["method", "beta"])["law"].mean()
+    for axes, method in zip(panels.flat, methods, strict=True):
+        for beta in betas:
+            for _, run in trace[(trace["method"] == method) & (trace["beta"] == beta)].groupby(["axis", "seed", "ood_ratio"]):
+                axes.plot(run["step"], run["train_mass"], color=colours[beta], label=f"beta {beta:g}")
+                axes.plot(run["step"], run["heldout_mass"], color=colours[beta], linestyle="--", linewidth=1)
+            axes.axhline(law[method, beta], color=colours[beta], linestyle=":", linewidth=1.2)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_title(METHODS[method])
+        axes.set_xlabel("step")
+    panels[0, 0].set_ylabel(METRICS["mass"])
+    _legend(figure, panels[0, 0])
+    return figure
+
+
 def read_tables(paths: Mapping[str, str | Path]) -> dict[str, pd.DataFrame]:
     """Tables by name; raises ArtefactError if a file can't be used."""
     return {name: read_table(path).to_pandas() for name, path in paths.items()}
@@ -324,5 +382,7 @@ DRAW: dict[str, Callable[[Tables, str | None], Figure]] = {
     "saturation": lambda tables, _: saturation_figure(tables["seed_means"], tables["seed_gains"]),
     "pass_at_k": lambda tables, _: pass_at_k_figure(tables["summary"], tables["seed_means"]),
     "forgetting": lambda tables, _: forgetting_figure(tables["gains"], tables["seed_gains"]),
+    "theory": lambda tables, _: theory_figure(tables["theory_prompts"]),
+    "convergence": lambda tables, _: convergence_figure(tables["theory_trace"], tables["theory_prompts"]),
     "training": lambda tables, axis: training_figure(tables["training"], axis),
 }

@@ -85,13 +85,16 @@ def write_report(
     run: str,
     claims: pd.DataFrame | None,
     figures: Sequence[tuple[str, str, str, str | Path]],
+    tables: Sequence[tuple[str, str, pd.DataFrame]] = (),
     provenance: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write the page. `figures` are (category, title, caption, PNG), shown in their order."""
+    """Write the page. `figures` are (category, title, caption, PNG), `tables` (category, title, table), shown in their order."""
     categories: dict[str, list[str]] = {}
     for category, title, caption, png in figures:
         categories.setdefault(category, []).append(figure_html(png, title, caption))
+    for category, title, table in tables:
+        categories.setdefault(category, []).append(f"<h3>{html.escape(title)}</h3>{html_table(table)}")
     sections = {"Claims": html_table(claims_table(claims))} if claims is not None else {}
     sections |= {category: "".join(shown) for category, shown in categories.items()}
     versions = provenance[0]["versions"] if provenance else {}

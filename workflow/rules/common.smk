@@ -55,7 +55,6 @@ TABLES = (
     "mass_gains",
     "seed_mass_gains",
     "training",
-    "claims",
 )
 REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
 FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
@@ -63,15 +62,15 @@ FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encodin
 
 def _axes_of(per):
     """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
+    if per == "run" or (per == "theory" and any(axis.theory for axis in SETTINGS.axes.values())):
+        return [None]
     choose = {
-        "run": lambda axis: False,
         "axis": lambda axis: True,
         "mixed": lambda axis: axis.mixed,
         "tasks": lambda axis: len(axis.ood) > 1,
+        "theory": lambda axis: False,
     }[per]
-    return [name for name, axis in SETTINGS.axes.items() if choose(axis)] or (
-        [None] if per == "run" else []
-    )
+    return [name for name, axis in SETTINGS.axes.items() if choose(axis)]
 
 
 # Name of each figure -> its kind and axis.

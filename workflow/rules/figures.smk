@@ -1,5 +1,13 @@
 # Evaluations -> tables -> figures -> report.
+FIGURE_TABLES = [*TABLES, *THEORY_TABLES]
 STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in CELLS for stage in ALL_STAGES]
+
+# Tables shown in the report beside its figures: name -> category and title.
+CHECKS = {
+    "theory": ("Theory against practice", "Runs to convergence against the law"),
+    "sampling": ("Theory against practice", "Sampled frequencies against exact masses"),
+}
+CHECKS = {name: CHECKS[name] for name in CHECKS if name in THEORY_TABLES}
 
 
 rule tables:
@@ -14,19 +22,36 @@ rule tables:
     resources:
         **cluster("figures"),
     params:
-        **settings_of("claims"),
-        beta=SETTINGS.grpo.beta,
         names=TABLES,
         cells=CELLS,
         stages=ALL_STAGES,
-        code=code_fingerprint("statistics", "claims", "tables"),
+        code=code_fingerprint("statistics", "tables"),
     script:
         "../scripts/tables.py"
 
 
+rule claims:
+    input:
+        evaluations=[PATHS.evaluation(**cell) for cell in CELLS],
+        theory=[PATHS.table("theory_prompts", "parquet")] if THEORY_RUNS else [],
+    output:
+        csv=PATHS.table("claims", "csv"),
+        parquet=PATHS.table("claims", "parquet"),
+    log:
+        PATHS.log("claims"),
+    resources:
+        **cluster("figures"),
+    params:
+        **settings_of("claims"),
+        beta=SETTINGS.grpo.beta,
+        code=code_fingerprint("statistics", "claims", "tables"),
+    script:
+        "../scripts/claims.py"
+
+
 rule figures:
     input:
-        [PATHS.table(name, "parquet") for name in TABLES],
+        [PATHS.table(name, "parquet") for name in FIGURE_TABLES],
     output:
         png=[PATHS.figure(name, "png") for name in FIGURES],
         pdf=[PATHS.figure(name, "pdf") for name in FIGURES],
@@ -35,7 +60,7 @@ rule figures:
     resources:
         **cluster("figures"),
     params:
-        tables=TABLES,
+        tables=FIGURE_TABLES,
         figures=list(FIGURES.values()),
         code=code_fingerprint("figures"),
     script:
@@ -46,6 +71,7 @@ rule report:
     input:
         figures=[PATHS.figure(name, "png") for name in FIGURES],
         claims=PATHS.table("claims", "parquet"),
+        checks=[PATHS.table(name, "parquet") for name in CHECKS],
         stages=STAGE_FOLDERS,
     output:
         PATHS.report,
@@ -57,6 +83,7 @@ rule report:
         run=SETTINGS.run,
         figures=list(FIGURES.values()),
         kinds=FIGURE_KINDS,
+        checks=list(CHECKS.values()),
         settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
         code=code_fingerprint("report"),
     script:
@@ -66,7 +93,11 @@ rule report:
 ALL_TARGETS = [
     PATHS.report,
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
-    [PATHS.table(name, suffix) for name in TABLES for suffix in ("csv", "parquet")],
+    [
+        PATHS.table(name, suffix)
+        for name in [*FIGURE_TABLES, "claims"]
+        for suffix in ("csv", "parquet")
+    ],
     [PATHS.evaluation(**cell) for cell in CELLS],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]

@@ -15,6 +15,7 @@ with job(snakemake.log[0], "report"):
         about = params.kinds[kind]
         words = {"axis": axis, "seeds": seeds, "prompts": prompts, "interval": interval}
         figures.append((about["category"], about["title"].format(**words), about["caption"].format(**words), png))
+    checks = [(*about, read_table(path).to_pandas()) for about, path in zip(params.checks, snakemake.input.checks, strict=True)]
     provenance = [
         {"stage": Path(folder).name} | json.loads((Path(folder) / "provenance.json").read_text()) for folder in snakemake.input.stages
     ]
@@ -23,6 +24,7 @@ with job(snakemake.log[0], "report"):
         run=params.run,
         claims=read_table(snakemake.input.claims).to_pandas(),
         figures=figures,
+        tables=checks,
         provenance=provenance,
         settings=params.settings,
     )

@@ -2,8 +2,6 @@ from grpo_origin.job import job
 
 with job(snakemake.log[0], "tables"):
     from grpo_origin import statistics
-    from grpo_origin.claims import ledger
-    from grpo_origin.config import ClaimsSettings
     from grpo_origin.tables import training_logs, write
 
     params = snakemake.params
@@ -18,7 +16,6 @@ with job(snakemake.log[0], "tables"):
         "mass_gains": statistics.binned_gains(prompts, by=by),
         "seed_mass_gains": statistics.seed_binned_gains(prompts, by=by),
         "training": training_logs(params.cells, params.stages, snakemake.input.stages),
-        "claims": ledger(evaluations, ClaimsSettings(**params.claims), beta=params.beta),
     }
     for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
         write(tables[name], csv, parquet)
