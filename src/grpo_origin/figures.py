@@ -341,7 +341,7 @@ def theory_figure(prompts: pd.DataFrame) -> Figure:
         panels[row, 0].set_ylabel("mass after training")
     for axes in panels[-1]:
         axes.set_xlabel("mass before, Q")
-    _legend(figure, panels[-1, 0], columns=6)
+    _legend(figure, panels[-1, 0], columns=3 if len(betas) < 3 else 6)
     return figure
 
 
