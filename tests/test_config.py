@@ -90,6 +90,7 @@ BAD = {
     "GRPO prompts beyond the string space": ({"grpo": {"steps": 100}}, "grpo.prompts_per_step", "train strings"),
     "SFT samples beyond the string space": ({"sft": {"samples": 4000}}, "sft.samples", "train strings"),
     "test prompts beyond the string space": ({"evaluation": {"prompts": 512}}, "evaluation.prompts", "test strings"),
+    "fewer test prompts than tasks": ({"evaluation": {"prompts": 1}}, "evaluation.prompts", "can't cover the 2 tasks"),
     "unknown device": ({"runtime": {"device": "tpu"}}, "runtime.device", "'cuda'"),
     "no threads": ({"runtime": {"threads": 0}}, "runtime.threads", "greater than or equal to 1"),
     "section is a number": ({"model": 3}, "model", "dictionary"),

@@ -102,6 +102,10 @@ class Settings(Section):
                     raise ValueError(
                         f"axes.{name}.theory: ratio {ratio} is not one of the axis's ratios ({', '.join(self.axis_ratios(name))})"
                     )
+            if self.evaluation.prompts < max(len(axis.id), len(axis.ood)):
+                raise ValueError(
+                    f"evaluation.prompts: {self.evaluation.prompts} can't cover the {max(len(axis.id), len(axis.ood))} tasks of axes.{name}"
+                )
             for task in (*axis.id, *axis.ood):
                 tokens = task.prompt_tokens + task.completion_tokens
                 if tokens > self.model.context:
