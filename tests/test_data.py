@@ -248,9 +248,9 @@ def test_large_spaces_are_sampled_without_repetition():
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_every_task_needs_strings_even_if_no_prompt_of_it_is_asked_for(side):
     """Pretraining draws from all tasks and would look for a train string for ever."""
-    axis = {"id": ["trav;4;A"], "ood": ["trav;4;B", "trav;1;A"], "mixed": []}
+    axis = {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B", "trav;1;A"], "mixed": []}
     fraction = 0.9 if side == "train" else 0.1  # of two strings, none is left for `side`
-    few = {"grpo": {"steps": 1, "prompts_per_step": 1}, "evaluation": {"prompts": 2}, "sft": {"samples": 1, "batch_size": 1}}
+    few = {"grpo": {"steps": 1, "prompts_per_step": 1}, "evaluation": {"prompts": 2}, "sft": {"samples": 2, "batch_size": 1}}
     settings = tiny(axes={"mini": axis}, world={"nodes": 2, "test_fraction": fraction}, **few)
     with pytest.raises(ConfigError, match=rf"'trav;1;A'.* 0 {side} strings"):
         check_string_space(settings)
