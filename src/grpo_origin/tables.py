@@ -22,6 +22,8 @@ def write(table: pd.DataFrame, csv: str | Path, parquet: str | Path) -> None:
 def training_logs(cells: Sequence[Mapping[str, Any]], stages: Sequence[str], folders: Sequence[str | Path]) -> pd.DataFrame:
     """Training logs of the RL stages, one row a step: axis, seed, ood_ratio, stage, step and what was logged.
 
+    Wall seconds stay in the stages' own logs, so that tables of the same run are the same whenever it ran.
+
     `folders` are the model folders of every cell and stage, cells outermost. Raises ArtefactError if a log can't be read.
     """
     logs = []
@@ -29,7 +31,7 @@ def training_logs(cells: Sequence[Mapping[str, Any]], stages: Sequence[str], fol
     for (cell, stage), folder in zip(places, folders, strict=True):
         if "~" not in stage:
             continue
-        log = read_table(Path(folder) / "training_log.parquet").to_pandas()
+        log = read_table(Path(folder) / "training_log.parquet").to_pandas().drop(columns="seconds", errors="ignore")
         logs.append(log.assign(axis=cell["axis"], seed=cell["seed"], ood_ratio=cell["ratio"], stage=stage))
     table = pd.concat(logs, ignore_index=True)
     first = ["axis", "seed", "ood_ratio", "stage", "step"]
