@@ -122,9 +122,10 @@ def test_a_bad_configuration_is_refused_at_once_in_one_line(tree, text, key):
 
 
 def test_the_sweep_leaves_the_promised_files(sweep):
-    for ratio in ("0", "0.25"):
+    stages = ["evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
+    for ratio, more in (("0", ["theory"]), ("0.25", [])):  # sampling is checked at the second largest ratio
         cell = sweep / CELL.parent / f"ood~{ratio}"
-        assert sorted(path.name for path in cell.iterdir()) == ["evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
+        assert sorted(path.name for path in cell.iterdir()) == [*stages, *more]
     data = sweep / CELL.parent / "data"
     names = ["grpo.parquet", "pretrain-id.parquet", "pretrain-ood.parquet", "sft.parquet", "summary.json", "test.parquet"]
     assert sorted(path.name for path in data.iterdir()) == names
@@ -211,7 +212,7 @@ def test_the_console_has_one_line_a_job_and_says_where_the_results_are(sweep):
     assert any("results/tiny/figures/" in line for line in lines)
     assert any("results/tiny/report.html" in line for line in lines)
     jobs = lines[lines.index(next(line for line in lines if line.startswith("total"))) + 2 :]
-    assert sum(line.startswith("[") for line in jobs) == 18
+    assert sum(line.startswith("[") for line in jobs) == 21
     assert all(line.startswith("[") or "steps (" in line for line in jobs[:-2]), jobs
     log = (sweep / "results/tiny/logs/pretrain/mini/seed~0/ood~0.25.log").read_text()
     assert "step 250/250" in log
