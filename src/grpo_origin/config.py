@@ -97,11 +97,6 @@ class Settings(Section):
                     raise ValueError(
                         f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to none: use 0 or a larger ratio"
                     )
-            for ratio in axis.theory:
-                if ratio not in self.axis_ratios(name):
-                    raise ValueError(
-                        f"axes.{name}.theory: ratio {ratio} is not one of the axis's ratios ({', '.join(self.axis_ratios(name))})"
-                    )
             if self.evaluation.prompts < max(len(axis.id), len(axis.ood)):
                 raise ValueError(
                     f"evaluation.prompts: {self.evaluation.prompts} can't cover the {max(len(axis.id), len(axis.ood))} tasks of axes.{name}"
@@ -115,6 +110,10 @@ class Settings(Section):
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
         """OOD ratios of an axis: its own list, else the run's."""
         return self.axes[axis].ratios or self.ratios
+
+    def theory_ratios(self, axis: str) -> tuple[str, ...]:
+        """Ratios of an axis at which RL is run to convergence: those it names that it has."""
+        return tuple(ratio for ratio in self.axes[axis].theory if ratio in self.axis_ratios(axis))
 
     def sampled_ratio(self, axis: str) -> str:
         """Ratio at which sampling is checked: the second largest of the axis, where masses are neither all 0 nor all 1."""

@@ -139,7 +139,8 @@ class AxisSettings(Section):
     ood: Tasks = Field(description="OOD tasks: the OOD share of pretraining, GRPO on OOD prompts, OOD test.")
     ratios: Ratios | None = Field(None, description="OOD ratios of this axis; the run's list when left out.")
     theory: Annotated[tuple[Ratio, ...], AfterValidator(_distinct_ratios)] = Field(
-        (), description="Of these ratios, those at which RL is run to convergence (target `theory`): best where SFT leaves partial mass."
+        (),
+        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; those the axis lacks are left out.",
     )
     mixed: tuple[Count, ...] = Field(
         (), description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their twin of the other alphabet."

@@ -25,7 +25,7 @@ TINY = {
     "run": "tiny",
     "seeds": [0],
     "ratios": ["0"],
-    "axes": {"depth": {"ratios": ["0.1"]}, "length": None, "token": None, "composition": None},
+    "axes": {"depth": {"ratios": ["0.1"], "theory": []}, "length": None, "token": None, "composition": None},
     "model": {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32},
     "pretrain": {"samples": 1280},
     "sft": {"samples": 128, "epochs": 1},

@@ -62,7 +62,7 @@ FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encodin
 
 def _axes_of(per):
     """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
-    if per == "run" or (per == "theory" and any(axis.theory for axis in SETTINGS.axes.values())):
+    if per == "run" or (per == "theory" and any(map(SETTINGS.theory_ratios, SETTINGS.axes))):
         return [None]
     choose = {
         "axis": lambda axis: True,

@@ -1,8 +1,8 @@
 # Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
 THEORY_RUNS = [
     {"axis": axis, "seed": seed, "ratio": ratio, "method": method, "beta": beta}
-    for axis, about in SETTINGS.axes.items()
-    for ratio in about.theory
+    for axis in SETTINGS.axes
+    for ratio in SETTINGS.theory_ratios(axis)
     for seed in SETTINGS.seeds[: SETTINGS.theory.seeds]
     for method in ("rloo", "grpo")
     for beta in SETTINGS.theory.betas
