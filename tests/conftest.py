@@ -10,10 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 
 import pytest
-import yaml
 
 from grpo_origin.tasks import World
-from helpers import TINY, copy_code, make_data, merged, run_stage, snakemake, tiny
+from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny, write_config
 
 
 def pytest_addoption(parser):
@@ -58,11 +57,3 @@ def sweep(tmp_path_factory) -> Path:
     assert result.returncode == 0, result.stdout + result.stderr
     (tree / "console.txt").write_text(result.stdout + result.stderr)
     return tree
-
-
-def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
-    """The tiny study as an override of config/config.yaml, written into a tree; returns the file's name."""
-    others = yaml.safe_load((tree / "config" / "config.yaml").read_text())["axes"]
-    config = merged(TINY, {"axes": dict.fromkeys(others)} | {})
-    (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
-    return name

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from grpo_origin.config import Settings, load_settings
 from grpo_origin.data import Source, write_grpo, write_pool, write_sft, write_test
@@ -166,3 +167,11 @@ def rows_table(vocabulary: Vocabulary, task: Any, starts: Any) -> pa.Table:
 
 def read(path: Path) -> list[dict[str, Any]]:
     return pq.read_table(path).to_pylist()
+
+
+def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
+    """The tiny study as an override of config/config.yaml, written into a tree; returns the file's name."""
+    others = yaml.safe_load((tree / "config" / "config.yaml").read_text())["axes"]
+    config = merged(TINY, {"axes": dict.fromkeys(others)})
+    (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
+    return name

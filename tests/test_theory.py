@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import write_config
 from grpo_origin.config import EvaluationSettings, RuntimeSettings, TheorySettings
 from grpo_origin.data import Sequences, read_prompts
 from grpo_origin.evaluate import exact_mass, gold_log_probs, sampled_successes, sampling
@@ -33,7 +32,7 @@ from grpo_origin.theory import (
     summarise,
     token_tilt,
 )
-from helpers import TINY, copy_code, snakemake
+from helpers import TINY, copy_code, snakemake, write_config
 
 masses = st.floats(0, 1)
 betas = st.floats(1e-3, 1e3)

@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from conftest import write_config
 from grpo_origin.grpo import LOGGED
-from helpers import CODE, copy_code, environment, planned, read, snakemake, tiny
+from helpers import CODE, copy_code, environment, planned, read, snakemake, tiny, write_config
 
 CORE = ("pretraining_data", "prompts", "data_summary", "pretrain", "sft", "grpo", "evaluate")  # data to evaluations, without figures
 CELL = Path("results/tiny/mini/seed~0/ood~0.25")
