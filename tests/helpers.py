@@ -94,10 +94,11 @@ def run_stage(
         train.sft(root / "pretrain", data / "sft.parquet", output, checkpoint, world=world, sft=settings.sft, runtime=settings.runtime)
     else:
         from grpo_origin.grpo import grpo
+        from grpo_origin.method import find
 
-        split = stage.removeprefix("grpo~")
+        method, split = stage.split("~")
         files = (root / "sft", data / "grpo.parquet", split, output, checkpoint)
-        grpo(*files, world=world, grpo=settings.grpo, runtime=settings.runtime)
+        grpo(*files, world=world, grpo=settings.grpo, runtime=settings.runtime, method=settings.methods.get(method) or find(method)())
 
 
 def weights_hash(folder: Path) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from grpo_origin import figures, statistics
+from grpo_origin import figures, plotting, statistics
 from grpo_origin.report import write_report
 
 KINDS = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "report" / "figures.yaml").read_text())
@@ -86,9 +86,9 @@ def test_every_figure_of_the_report_can_be_drawn_and_every_one_has_a_caption():
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_all_kinds_draw(tmp_path, seeds):
     tables = planted(seeds)
-    with figures.style():
+    with plotting.style():
         for kind, draw in figures.DRAW.items():
-            figures.save(draw(tables, "planted"), tmp_path / f"{kind}.png", tmp_path / f"{kind}.pdf")
+            plotting.save(draw(tables, "planted"), tmp_path / f"{kind}.png", tmp_path / f"{kind}.pdf")
             assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
             assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
 
@@ -108,8 +108,8 @@ def test_axis_figure_shows_means_intervals_and_every_seed():
 def test_figures_are_the_same_bytes_when_drawn_again(tmp_path):
     tables = planted(2)
     for name in ("a", "b"):
-        with figures.style():
-            figures.save(figures.DRAW["axis"](tables, "planted"), tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        with plotting.style():
+            plotting.save(figures.DRAW["axis"](tables, "planted"), tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
 
@@ -118,8 +118,8 @@ def test_figures_are_the_same_bytes_when_drawn_again(tmp_path):
 def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     tables = planted(2)
-    with figures.style():
-        figures.save(figures.DRAW["axis"](tables, "planted"), folder / "a.png", folder / "a.pdf")
+    with plotting.style():
+        plotting.save(figures.DRAW["axis"](tables, "planted"), folder / "a.png", folder / "a.pdf")
     provenance = {
         "stage": "sft",
         "device": "cpu",

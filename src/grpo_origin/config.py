@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
+from grpo_origin.method import Method, parse
 from grpo_origin.sections import (
     ALPHABETS,
     NAME,
@@ -25,6 +26,7 @@ from grpo_origin.sections import (
     ModelSettings,
     OptimiserSettings,
     PretrainSettings,
+    PromptSplits,
     Ratios,
     ResourceSettings,
     RuntimeSettings,
@@ -81,6 +83,10 @@ class Settings(Section):
     pretrain: PretrainSettings = Field(PretrainSettings(), description="Pretraining.")
     sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
     grpo: GRPOSettings = Field(GRPOSettings(), description="GRPO.")
+    methods: Annotated[dict[str, SerializeAsAny[Method]], BeforeValidator(parse)] = Field(
+        ("grpo",), validate_default=True, description="RL methods, each a name or `{name: {setting: value}}`; see docs/methods.md."
+    )
+    prompts: PromptSplits = Field(("id", "ood"), description="Prompts that the RL stages train on: a stage for each method and split.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
@@ -89,6 +95,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
+        for name, method in self.methods.items():
+            try:
+                method.settings(self.grpo)
+            except ValidationError as error:
+                raise ValueError(f"methods: {name} can't run with this grpo section: {_one_line(error)}") from None
         for name, axis in self.axes.items():
             for ratio in self.axis_ratios(name):
                 if Decimal(ratio) > Decimal(self.pretrain.ood_pool):
@@ -106,6 +117,11 @@ class Settings(Section):
                 if tokens > self.model.context:
                     raise ValueError(f"axes.{name}: task '{task}' needs {tokens} tokens, more than model.context ({self.model.context})")
         return self
+
+    @property
+    def rl_prompts(self) -> int:
+        """Distinct prompts a split that the RL methods need at most."""
+        return max(method.settings(self.grpo).prompts for method in self.methods.values())
 
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
         """OOD ratios of an axis: its own list, else the run's."""

@@ -17,22 +17,18 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import RLOOConfig, RLOOTrainer
 
 from grpo_origin.config import EvaluationSettings, GRPOSettings, RuntimeSettings, TheorySettings
 from grpo_origin.data import Sequences, read_prompts
 from grpo_origin.evaluate import exact_mass, gold_log_probs
 from grpo_origin.files import write_table
-from grpo_origin.grpo import ExactMatch, TokenGRPOTrainer, TokenPrompts, scratch, shared_arguments, trainer_config
+from grpo_origin.grpo import ExactMatch, TokenGRPOTrainer, TokenRLOOTrainer, scratch, trainer_config
+from grpo_origin.method import find
 from grpo_origin.model import choose_device, load_model
 from grpo_origin.tasks import World
 from grpo_origin.theory import grpo_mass, optimal_mass, optimal_objective
 from grpo_origin.tokenizer import build_tokenizer
 from grpo_origin.train import Progress
-
-
-class TokenRLOOTrainer(TokenPrompts, RLOOTrainer):
-    """RLOOTrainer on token lists."""
 
 
 def spread(values: np.ndarray, count: int) -> np.ndarray:
@@ -127,8 +123,8 @@ def converge(
     dataset = Dataset.from_dict({name: table[column].to_pylist() * theory.steps for name, column in COLUMNS.items()})
     course = Trace(pools, before, weight, theory.trace_every, evaluation.batch_size, exact_kl=method == "rloo")
     with scratch(runtime) as folder:
-        arguments = (settings, runtime, device, max(map(len, table["completion_ids"].to_pylist())), world.seed, folder)
-        config = RLOOConfig(**shared_arguments(*arguments)) if method == "rloo" else trainer_config(*arguments)
+        longest = max(map(len, table["completion_ids"].to_pylist()))
+        config = trainer_config(find(method)(), settings, runtime, device, longest, world.seed, folder)
         trainer = {"rloo": TokenRLOOTrainer, "grpo": TokenGRPOTrainer}[method](
             model=model,
             reward_funcs=ExactMatch(world),
@@ -153,7 +149,7 @@ def converge(
     write_table(output, pa.concat_tables(parts))
 
 
-COLUMNS = {"prompt": "prompt_ids", "task": "task"}
+COLUMNS = {"prompt": "prompt_ids", "question": "prompt_ids", "task": "task"}
 
 
 def _log_fixed_point(method: str, gold: list[np.ndarray], beta: float, group_size: int) -> np.ndarray:

@@ -1,136 +1,56 @@
-"""Figures: tables in, matplotlib figures out, all in one style.
+"""Figures: tables in, matplotlib figures out, all in one style (`plotting`).
 
-Every figure of means shows its 95 % intervals and every seed as a point. Stages differ in colour (safe for the
-colour-blind), marker and line, so that prints in grey stay readable. Knows tables, not how they were made.
+Every figure of means shows its 95 % intervals and every seed as a point. Knows tables, not how they were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grpo_origin.files import atomic, read_table
+from grpo_origin.files import read_table
+from grpo_origin.plotting import (
+    LINES,
+    METRICS,
+    draw_series,
+    legend,
+    looks_of,
+    methods_of,
+    ordered,
+    panels_of,
+    ratio_axis,
+    split_label,
+    stage_label,
+    stage_lines,
+    stages_of,
+)
 from grpo_origin.theory import mass_bound, optimal_mass
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
 FEWEST_PROMPTS = 20  # bins of starting mass with fewer prompts are left out of the figure (the table has them)
-METRICS = {"accuracy": "greedy accuracy", "mass": "mean correct mass Q"}
-STAGES = {"pretrain": "pretrained", "sft": "SFT"}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The shared style."""
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper", font_scale=0.95):
-        rc = {"axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.5, "legend.frameon": False, "svg.hashsalt": "0"}
-        with mpl.rc_context({**rc, "figure.dpi": 120, "savefig.dpi": 160, "pdf.fonttype": 42, "lines.linewidth": 1.4}):
-            yield
-
-
-def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
-    """Write a figure as PNG and PDF, each atomically, and close it."""
-    for path, kind in ((png, "png"), (pdf, "pdf")):
-        with atomic(path) as temporary:
-            metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-            figure.savefig(temporary, format=kind, bbox_inches="tight", metadata=metadata)
-    plt.close(figure)
-
-
-def stage_label(stage: str) -> str:
-    """A stage as a reader calls it: `GRPO on OOD prompts` for `grpo~ood`."""
-    if "~" in stage:
-        method, prompts = stage.split("~")
-        return f"{method.upper() if method == 'grpo' else method} on {prompts.upper()} prompts"
-    return STAGES.get(stage, stage)
-
-
-def split_label(split: str) -> str:
-    """A test split as a reader calls it."""
-    return {"id": "in distribution (ID)", "ood": "out of distribution (OOD)"}.get(split, split)
-
-
-def _look(names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Colour, marker and line of each name, the same in every figure that has the same names."""
-    colours = sns.color_palette("colorblind", max(len(names), 8))
-    return {
-        name: {"color": colours[i], "marker": MARKERS[i % len(MARKERS)], "linestyle": LINES[i % len(LINES)]} for i, name in enumerate(names)
-    }
-
-
-def _stages(table: pd.DataFrame) -> list[str]:
-    found = list(table["stage"].unique())
-    return [stage for stage in STAGES if stage in found] + sorted(stage for stage in found if stage not in STAGES)
-
-
-def _ordered(ratios: Sequence[str]) -> list[str]:
-    return sorted(set(ratios), key=Decimal)
-
-
-def _series(axes: Axes, mean: pd.DataFrame, seeds: pd.DataFrame, x: str, order: Sequence, offset: float, look: dict, label: str) -> None:
-    """One line with interval bars and a point for each seed, at evenly spaced places in the given order."""
-    place = {value: i for i, value in enumerate(order)}
-    mean = mean.sort_values(x, key=lambda column: column.map(place))
-    where = mean[x].map(place).to_numpy(float) + offset
-    error = np.clip(np.array([mean["mean"] - mean["low"], mean["high"] - mean["mean"]]), 0, None)
-    axes.errorbar(where, mean["mean"], error, capsize=2.5, markersize=4.5, label=label, elinewidth=1, **look)
-    dots = seeds[x].map(place).to_numpy(float) + offset
-    axes.scatter(dots, seeds["mean"], s=9, color=look["color"], alpha=0.45, linewidths=0, zorder=3)
-
-
-def _ratio_axis(axes: Axes, ratios: Sequence[str], label: bool = True) -> None:
-    axes.set_xticks(range(len(ratios)), ratios)
-    axes.set_xlim(-0.5, len(ratios) - 0.5)
-    if label:
-        axes.set_xlabel("OOD share of pretraining")
-
-
-def _legend(figure: Figure, axes: Axes, columns: int = 4, title: str | None = None) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(columns, len(labels)), title=title)
-
-
-def _panels(rows: int, columns: int, width: float = 3.3, height: float = 2.4, **more: object) -> tuple[Figure, np.ndarray]:
-    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained", **more)
-
-
-def _stage_lines(axes: Axes, mean: pd.DataFrame, seeds: pd.DataFrame, x: str, order: Sequence, stages: Sequence[str]) -> None:
-    looks = _look(stages)
-    for i, stage in enumerate(stages):
-        offset = (i - (len(stages) - 1) / 2) * 0.12
-        one = (mean[mean["stage"] == stage], seeds[seeds["stage"] == stage])
-        if len(one[0]):
-            _series(axes, *one, x, order, offset, looks[stage], stage_label(stage))
 
 
 def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> Figure:
     """Accuracy and mean mass against the OOD ratio of an axis, ID and OOD, a line a stage."""
     mean, seeds = (table[(table["axis"] == axis) & (table["task"] == "all")] for table in (summary, seed_means))
-    ratios, stages = _ordered(mean["ood_ratio"]), _stages(mean)
-    figure, panels = _panels(2, 2, sharex=True, sharey=True)
+    ratios, stages = ordered(mean["ood_ratio"]), stages_of(mean)
+    figure, panels = panels_of(2, 2, sharex=True, sharey=True)
     for row, (metric, label) in enumerate(METRICS.items()):
         for column, split in enumerate(("id", "ood")):
             axes = panels[row, column]
             one = [table[(table["metric"] == metric) & (table["split"] == split)] for table in (mean, seeds)]
-            _stage_lines(axes, *one, "ood_ratio", ratios, stages)
-            _ratio_axis(axes, ratios, label=row == 1)
+            stage_lines(axes, *one, "ood_ratio", ratios, stages)
+            ratio_axis(axes, ratios, label=row == 1)
             axes.set_ylim(-0.03, 1.03)
             axes.set_ylabel(label if column == 0 else "")
             if row == 0:
                 axes.set_title(split_label(split))
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -141,21 +61,21 @@ def tasks_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> 
         for table in (summary, seed_means)
     ]
     mean, seeds = keep
-    ratios, stages = _ordered(mean["ood_ratio"]), _stages(mean)
+    ratios, stages = ordered(mean["ood_ratio"]), stages_of(mean)
     tasks = list(mean[["split", "task"]].drop_duplicates().sort_values(["split", "task"]).itertuples(index=False))
     columns = min(3, len(tasks))
-    figure, panels = _panels(-(-len(tasks) // columns), columns, width=2.6, height=2.2, sharex=True, sharey=True)
+    figure, panels = panels_of(-(-len(tasks) // columns), columns, width=2.6, height=2.2, sharex=True, sharey=True)
     for axes in panels.flat[len(tasks) :]:
         axes.set_visible(False)
     for axes, (split, task) in zip(panels.flat, tasks, strict=False):
         one = [table[(table["task"] == task) & (table["split"] == split)] for table in (mean, seeds)]
-        _stage_lines(axes, *one, "ood_ratio", ratios, stages)
-        _ratio_axis(axes, ratios)
+        stage_lines(axes, *one, "ood_ratio", ratios, stages)
+        ratio_axis(axes, ratios)
         axes.set_ylim(-0.03, 1.03)
         axes.set_title(f"{split.upper()}: {task}")
     for axes in panels[:, 0]:
         axes.set_ylabel(METRICS["mass"])
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -169,17 +89,17 @@ def mixing_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) ->
         table.assign(foreign=table["split"].map(lambda split: 0 if split == "id" else int(split.removeprefix("mixed-"))))
         for table in (mean, seeds)
     )
-    ratios, stages, order = _ordered(mean["ood_ratio"]), _stages(mean), sorted(mean["foreign"].unique())
-    figure, panels = _panels(1, len(ratios), width=2.1, height=2.5, sharey=True)
+    ratios, stages, order = ordered(mean["ood_ratio"]), stages_of(mean), sorted(mean["foreign"].unique())
+    figure, panels = panels_of(1, len(ratios), width=2.1, height=2.5, sharey=True)
     for axes, ratio in zip(panels.flat, ratios, strict=True):
         one = [table[table["ood_ratio"] == ratio] for table in (mean, seeds)]
-        _stage_lines(axes, *one, "foreign", order, stages)
+        stage_lines(axes, *one, "foreign", order, stages)
         axes.set_xticks(range(len(order)), order)
         axes.set_xlabel("foreign tokens")
         axes.set_title(f"OOD ratio {ratio}")
         axes.set_ylim(-0.03, 1.03)
     panels[0, 0].set_ylabel(METRICS["mass"])
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -190,16 +110,16 @@ def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
         for table in (binned, seed_binned)
     ]
     order = list(dict.fromkeys(tables[0].sort_values("bin_low")["bin"]))
-    figure, panels = _panels(1, 2, width=3.6, height=2.8, sharey=True)
+    figure, panels = panels_of(1, 2, width=3.6, height=2.8, sharey=True)
     for axes, split in zip(panels.flat, ("id", "ood"), strict=True):
         one = [table[table["split"] == split] for table in tables]
-        _stage_lines(axes, *one, "bin", order, _stages(binned))
+        stage_lines(axes, *one, "bin", order, stages_of(binned))
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
         axes.set_title(split_label(split))
     panels[0, 0].set_ylabel("gain in mass by GRPO")
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -213,9 +133,9 @@ def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Fig
     start = seed_means[(seed_means["stage"] == "sft")][[*keys, "mean"]].rename(columns={"mean": "start"})
     points = seed_gains.merge(start, on=keys)
     points = points[(points["split"] == "id") & (points["task"] == "all") & (points["metric"] == "mass")]
-    names, stages = sorted(points["axis"].unique()), _stages(points)
-    looks = _look(names)
-    figure, panels = _panels(1, len(stages), width=3.6, height=2.8, sharex=True, sharey=True)
+    names, stages = sorted(points["axis"].unique()), stages_of(points)
+    looks = looks_of(names)
+    figure, panels = panels_of(1, len(stages), width=3.6, height=2.8, sharex=True, sharey=True)
     for axes, stage in zip(panels.flat, stages, strict=True):
         for name in names:
             one = points[(points["stage"] == stage) & (points["axis"] == name)]
@@ -227,7 +147,7 @@ def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Fig
         axes.set_title(stage_label(stage))
         axes.set_xlabel("ID mass after SFT (a point a cell and seed)")
     panels[0, 0].set_ylabel("gain in ID mass by GRPO")
-    _legend(figure, panels[0, 0], columns=6)
+    legend(figure, panels[0, 0], columns=6)
     return figure
 
 
@@ -236,21 +156,59 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
     mean, seeds = (
         table[(table["task"] == "all") & (table["metric"] == "mass") & table["split"].isin(["id", "ood"])] for table in (gains, seed_gains)
     )
-    names, stages = list(dict.fromkeys(mean["axis"])), _stages(mean)
+    names, stages = list(dict.fromkeys(mean["axis"])), stages_of(mean)
     series = [(stage, split) for stage in stages for split in ("id", "ood")]
-    looks = _look([f"{stage}/{split}" for stage, split in series])
-    figure, panels = _panels(1, len(names), width=2.7, height=2.6, sharey=True)
+    looks = looks_of([f"{stage}/{split}" for stage, split in series])
+    figure, panels = panels_of(1, len(names), width=2.7, height=2.6, sharey=True)
     for axes, name in zip(panels.flat, names, strict=True):
-        ratios = _ordered(mean[mean["axis"] == name]["ood_ratio"])
+        ratios = ordered(mean[mean["axis"] == name]["ood_ratio"])
         for i, (stage, split) in enumerate(series):
             one = [table[(table["axis"] == name) & (table["stage"] == stage) & (table["split"] == split)] for table in (mean, seeds)]
             offset = (i - (len(series) - 1) / 2) * 0.12
-            _series(axes, *one, "ood_ratio", ratios, offset, looks[f"{stage}/{split}"], f"{stage_label(stage)}: {split.upper()} mass")
+            draw_series(axes, *one, "ood_ratio", ratios, offset, looks[f"{stage}/{split}"], f"{stage_label(stage)}: {split.upper()} mass")
         axes.axhline(0, color="0.3", linewidth=0.8)
-        _ratio_axis(axes, ratios)
+        ratio_axis(axes, ratios)
         axes.set_title(name)
     panels[0, 0].set_ylabel("change of mean mass against SFT")
-    _legend(figure, panels[0, 0], columns=2)
+    legend(figure, panels[0, 0], columns=2)
+    return figure
+
+
+def methods_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame, summary: pd.DataFrame, axis: str) -> Figure:
+    """Change of mean mass against SFT by every method, OOD and ID test prompts, a column an OOD ratio, a row a kind of prompts."""
+    picked = [
+        table[(table["axis"] == axis) & (table["task"] == "all") & (table["metric"] == "mass")] for table in (gains, seed_gains, summary)
+    ]
+    mean, seeds, levels = picked
+    methods, ratios = methods_of(mean), ordered(mean["ood_ratio"])
+    trained = [prompts for prompts in ("id", "ood") if mean["stage"].str.endswith(f"~{prompts}").any()]
+    height = 0.8 + 0.19 * len(methods)
+    figure, panels = panels_of(len(trained), len(ratios), width=2.9, height=height, sharex=True, sharey=True)
+    colours = dict(zip(("ood", "id"), sns.color_palette("colorblind", 2), strict=True))
+    for (row, prompts), (column, ratio) in product(enumerate(trained), enumerate(ratios)):
+        axes = panels[row, column]
+        for split, colour in colours.items():
+            for table, dots in ((seeds, True), (mean, False)):
+                own = table[(table["ood_ratio"] == ratio) & (table["split"] == split)].set_index("stage")
+                own = own[own.index.str.endswith(f"~{prompts}")]
+                place = own.index.str.split("~").str[0].map(methods.index).to_numpy(float) + (0.16 if split == "id" else -0.16)
+                if dots:
+                    axes.scatter(own["mean"], place, s=7, color=colour, alpha=0.4, linewidths=0)
+                    continue
+                error = np.clip(np.array([own["mean"] - own["low"], own["high"] - own["mean"]]), 0, None)
+                face = colour if split == "ood" else "white"
+                look = {"fmt": "o", "color": colour, "markerfacecolor": face, "markersize": 4, "capsize": 2, "elinewidth": 0.9}
+                axes.errorbar(own["mean"], place, xerr=error, label=f"{split.upper()} mass", **look)
+        start = levels[(levels["ood_ratio"] == ratio) & (levels["split"] == "ood") & (levels["stage"] == "sft")]["mean"].item()
+        axes.axvline(0, color="0.3", linewidth=0.8)
+        axes.axvline(1 - start, color=colours["ood"], linestyle="--", linewidth=0.8)
+        axes.set_title(f"OOD ratio {ratio}: OOD mass {start:.2g} after SFT\ntrained on {prompts.upper()} prompts")
+        if row == len(trained) - 1:
+            axes.set_xlabel("change of mean mass against SFT")
+    panels[0, 0].set_yticks(range(len(methods)), methods)
+    panels[0, 0].set_ylim(len(methods) - 0.5, -0.5)
+    panels[0, 0].set_xlim(-1.05, 1.05)
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -265,23 +223,23 @@ def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, split: str
     mean, seeds = (
         table.assign(k=table["metric"].replace("mass", "pass@1").str.removeprefix("pass@").astype(int)) for table in (mean, seeds)
     )
-    names, stages, order = list(dict.fromkeys(mean["axis"])), _stages(mean), sorted(mean["k"].unique())
+    names, stages, order = list(dict.fromkeys(mean["axis"])), stages_of(mean), sorted(mean["k"].unique())
     columns = max(mean[mean["axis"] == name]["ood_ratio"].nunique() for name in names)
-    figure, panels = _panels(len(names), columns, width=1.9, height=1.8, sharex=True, sharey=True)
+    figure, panels = panels_of(len(names), columns, width=1.9, height=1.8, sharex=True, sharey=True)
     for row, name in enumerate(names):
-        ratios = _ordered(mean[mean["axis"] == name]["ood_ratio"])
+        ratios = ordered(mean[mean["axis"] == name]["ood_ratio"])
         for axes in panels[row, len(ratios) :]:
             axes.set_visible(False)
         for axes, ratio in zip(panels[row], ratios, strict=False):
             one = [table[(table["axis"] == name) & (table["ood_ratio"] == ratio)] for table in (mean, seeds)]
-            _stage_lines(axes, *one, "k", order, stages)
+            stage_lines(axes, *one, "k", order, stages)
             axes.set_xticks(range(len(order)), order)
             axes.set_ylim(-0.03, 1.03)
             axes.set_title(f"{name}, OOD ratio {ratio}", fontsize="small")
         panels[row, 0].set_ylabel("exact pass@k")
     for axes in panels[-1]:
         axes.set_xlabel("k")
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -289,9 +247,9 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
     """GRPO training curves of an axis: reward, share of groups without signal, KL; a line a ratio, thin lines the seeds."""
     table = training[training["axis"] == axis]
     columns = {"reward_mean": "mean reward", "zero_variance_share": "groups of equal reward", "kl": "KL to SFT (nats a token)"}
-    ratios, stages = _ordered(table["ood_ratio"]), _stages(table)
+    ratios, stages = ordered(table["ood_ratio"]), stages_of(table)
     colours = dict(zip(ratios, sns.color_palette("viridis", len(ratios)), strict=True))
-    figure, panels = _panels(len(columns), len(stages), width=3.4, height=1.9, sharex=True, sharey="row")
+    figure, panels = panels_of(len(columns), len(stages), width=3.4, height=1.9, sharex=True, sharey="row")
     for column, stage in enumerate(stages):
         for i, ratio in enumerate(ratios):
             one = table[(table["stage"] == stage) & (table["ood_ratio"] == ratio)]
@@ -304,7 +262,7 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
         panels[-1, column].set_xlabel("step")
     for row, label in enumerate(columns.values()):
         panels[row, 0].set_ylabel(label)
-    _legend(figure, panels[0, 0], columns=8, title="OOD share of pretraining")
+    legend(figure, panels[0, 0], columns=8, title="OOD share of pretraining")
     return figure
 
 
@@ -314,7 +272,7 @@ METHODS = {"rloo": "RLOO, exact objective", "grpo": "GRPO as practised"}
 def theory_figure(prompts: pd.DataFrame) -> Figure:
     """Mass after RL to convergence against the mass before, with the law and the bound: a row a method, a column a beta."""
     methods, betas = [name for name in METHODS if name in set(prompts["method"])], sorted(prompts["beta"].unique())
-    figure, panels = _panels(len(methods), len(betas), width=2.7, height=2.5, sharex=True, sharey=True)
+    figure, panels = panels_of(len(methods), len(betas), width=2.7, height=2.5, sharex=True, sharey=True)
     before, trained, heldout, dark = *sns.color_palette("colorblind", 3), "0.25"
     start = np.linspace(0, 1, 400)
     for row, method in enumerate(methods):
@@ -341,7 +299,7 @@ def theory_figure(prompts: pd.DataFrame) -> Figure:
         panels[row, 0].set_ylabel("mass after training")
     for axes in panels[-1]:
         axes.set_xlabel("mass before, Q")
-    _legend(figure, panels[-1, 0], columns=3 if len(betas) < 3 else 6)
+    legend(figure, panels[-1, 0], columns=3 if len(betas) < 3 else 6)
     return figure
 
 
@@ -349,7 +307,7 @@ def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
     """Mean mass of pool and held-out prompts while RL converges, with the mean the law predicts: a panel a method."""
     methods, betas = [name for name in METHODS if name in set(trace["method"])], sorted(trace["beta"].unique())
     colours = dict(zip(betas, sns.color_palette("colorblind", len(betas)), strict=True))
-    figure, panels = _panels(1, len(methods), width=3.6, height=2.6, sharey=True)
+    figure, panels = panels_of(1, len(methods), width=3.6, height=2.6, sharey=True)
     law = prompts[prompts["pool"] == "train"].groupby(["method", "beta"])["law"].mean()
     for axes, method in zip(panels.flat, methods, strict=True):
         for beta in betas:
@@ -361,7 +319,7 @@ def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
         axes.set_title(METHODS[method])
         axes.set_xlabel("step")
     panels[0, 0].set_ylabel(METRICS["mass"])
-    _legend(figure, panels[0, 0])
+    legend(figure, panels[0, 0])
     return figure
 
 
@@ -382,6 +340,7 @@ DRAW: dict[str, Callable[[Tables, str | None], Figure]] = {
     "saturation": lambda tables, _: saturation_figure(tables["seed_means"], tables["seed_gains"]),
     "pass_at_k": lambda tables, _: pass_at_k_figure(tables["summary"], tables["seed_means"]),
     "forgetting": lambda tables, _: forgetting_figure(tables["gains"], tables["seed_gains"]),
+    "methods": lambda tables, axis: methods_figure(tables["gains"], tables["seed_gains"], tables["summary"], axis),
     "theory": lambda tables, _: theory_figure(tables["theory_prompts"]),
     "convergence": lambda tables, _: convergence_figure(tables["theory_trace"], tables["theory_prompts"]),
     "training": lambda tables, axis: training_figure(tables["training"], axis),

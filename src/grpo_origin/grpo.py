@@ -1,11 +1,12 @@
-"""GRPO: TRL's trainer, fed token lists and scored by the task's own checker.
+"""RL with verifiable rewards: TRL's trainers, fed token lists, scored by the task's own checker, with a method's hooks.
 
-The subclass changes where prompts come from and how a completion is scored; the algorithm is TRL's. Knows nothing of
-evaluation.
+The subclasses change where prompts come from and how a completion is scored; the algorithm is TRL's, and what a method changes
+of it is the method's (`methods`). Knows nothing of evaluation.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -15,17 +16,20 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from grpo_origin.checkpoint import Checkpoint, stage, stage_identity, stop_signals
-from grpo_origin.config import GRPOSettings, RuntimeSettings, TaskSpec
+from grpo_origin.config import PROMPTS, GRPOSettings, RuntimeSettings, TaskSpec
 from grpo_origin.data import read_prompts
-from grpo_origin.files import Interrupted, Provenance
+from grpo_origin.files import Interrupted, Provenance, write_json
+from grpo_origin.method import Method, Rollout
+from grpo_origin.methods.grpo import GRPO
 from grpo_origin.model import choose_device, load_model
-from grpo_origin.tasks import Task, World
+from grpo_origin.tasks import Task, World, generator
 from grpo_origin.tokenizer import Vocabulary, build_tokenizer
 from grpo_origin.train import CODE, Progress, finish
 
+MEMORY = "memory.json"  # of a method, in a checkpoint
 # Columns of the training log and the names TRL gives them.
 LOGGED = {
     "loss": "loss",
@@ -50,32 +54,78 @@ class ExactMatch:
     def __init__(self, world: World) -> None:
         self.world, self.vocabulary = world, Vocabulary(world.nodes)
 
-    def __call__(self, prompts: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any) -> list[float]:
-        """Score completions (token lists) of prompts (token lists) of the named tasks."""
-        rewards = np.zeros(len(prompts))
+    def __call__(self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any) -> list[float]:
+        """Score completions (token lists) of questions (the task's prompts, token lists) of the named tasks."""
+        rewards = np.zeros(len(question))
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
             checked = Task(TaskSpec.model_validate(name), self.world)
-            rewards[rows] = self.vocabulary.check(checked, np.array([prompts[i] for i in rows]), [completion_ids[i] for i in rows])
+            rewards[rows] = self.vocabulary.check(checked, np.array([question[i] for i in rows]), [completion_ids[i] for i in rows])
         return rewards.tolist()
 
 
-class TokenPrompts:
-    """Mixin for TRL's online trainers: prompts are lists of token ids already."""
+class MethodHooks:
+    """Mixin for TRL's online trainers: prompts are token lists already, and a method has its say at each step.
+
+    `memory` is the method's own state, JSON-able, kept in checkpoints.
+    """
+
+    def __init__(self, *args: Any, method: Method | None = None, memory: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method or GRPO()
+        self.memory = {} if memory is None else memory
+        self.training_batch: dict[str, Any] | None = None
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
 
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self.scored = completion_ids_list, rewards[:, 0]
+        return rewards
 
-class TokenGRPOTrainer(TokenPrompts, GRPOTrainer):
+    def sample(self, inputs: list[dict[str, Any]]) -> Rollout:
+        """Completions of these prompts (B rows, each prompt repeated for its group), scored, with TRL's advantages."""
+        batch = super()._generate_and_score_completions(inputs)
+        return Rollout(inputs, *self.scored, batch, self)
+
+    def draft(self, inputs: list[dict[str, Any]]) -> tuple[list[list[int]], torch.Tensor]:
+        """Completions of these prompts (token lists, B) and their exact matches (B,); nothing is trained on them."""
+        prompts = [row["prompt"] for row in inputs]
+        completions = self._generate(prompts)[1]
+        return completions, self._calculate_rewards(inputs, prompts, [""] * len(prompts), completions)[:, 0]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        rollout = self.method.rollout(self, inputs)
+        rollout.batch["advantages"] = self.method.advantages(rollout)
+        return rollout.batch
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self.training_batch = inputs
+        loss = super()._compute_loss(model, inputs)
+        self.training_batch = None
+        return loss
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        log_probs, *rest = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self.training_batch is not None:
+            log_probs = self.method.log_probs(log_probs, self.training_batch)
+        return log_probs, *rest
+
+
+class TokenGRPOTrainer(MethodHooks, GRPOTrainer):
     """GRPOTrainer on token lists."""
 
 
-class Keeper(TrainerCallback):
-    """Saves by time and on a stop signal, and reports progress."""
+class TokenRLOOTrainer(MethodHooks, RLOOTrainer):
+    """RLOOTrainer on token lists."""
 
-    def __init__(self, checkpoint: Checkpoint, stopping: Any, every: int) -> None:
-        self.checkpoint, self.stopping, self.every = checkpoint, stopping, every
+
+class Keeper(TrainerCallback):
+    """Saves by time and on a stop signal, the method's memory too, and reports progress."""
+
+    def __init__(self, checkpoint: Checkpoint, stopping: Any, memory: dict[str, Any]) -> None:
+        self.checkpoint, self.stopping, self.memory = checkpoint, stopping, memory
         self.progress: Progress | None = None
         self.interrupted = False
 
@@ -83,7 +133,7 @@ class Keeper(TrainerCallback):
         self.progress = Progress(state.max_steps, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step >= state.max_steps or state.global_step % self.every:
+        if state.global_step >= state.max_steps or state.global_step % (args.steps_per_generation * args.num_iterations):
             return  # rollouts of an unfinished group of iterations are not part of a saved state
         if self.stopping():
             control.should_save = control.should_training_stop = self.interrupted = True
@@ -91,7 +141,9 @@ class Keeper(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.checkpoint.save_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(folder / MEMORY, self.memory)
+        self.checkpoint.save_folder(folder, state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         if self.progress and "reward" in logs:
@@ -137,11 +189,22 @@ def shared_arguments(
 
 
 def trainer_config(
-    settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path
-) -> GRPOConfig:
-    """The settings as GRPO: advantages over the group's standard deviation, per-sequence mean of the token losses."""
+    method: Method, settings: GRPOSettings, runtime: RuntimeSettings, device: torch.device, longest: int, seed: int, folder: str | Path
+) -> GRPOConfig | RLOOConfig:
+    """The settings as plain GRPO (advantages over the group's standard deviation, per-sequence mean of the token losses), or as
+    RLOO if the method asks for it, with what the method sets otherwise."""
     shared = shared_arguments(settings, runtime, device, longest, seed, folder)
-    return GRPOConfig(loss_type="grpo", scale_rewards="group", **shared)
+    if method.trainer == "RLOOTrainer":
+        return RLOOConfig(**(shared | method.arguments()))
+    return GRPOConfig(**({"loss_type": "grpo", "scale_rewards": "group"} | shared | method.arguments()))
+
+
+def prompt_set(path: str | Path, split: str, method: Method, seed: int) -> Dataset:
+    """The prompts of a GRPO file in the order of training: columns `prompt` and `question` (the same), `gold`, `task`."""
+    own, other = (read_prompts(path, name) for name in (split, *(name for name in PROMPTS if name != split)))
+    table = method.prompts(own, other, generator(seed, "method", "prompts"))
+    columns = {"prompt": "prompt_ids", "question": "prompt_ids", "gold": "completion_ids", "task": "task"}
+    return Dataset.from_dict({name: table[column].to_pylist() for name, column in columns.items()})
 
 
 def grpo(
@@ -154,32 +217,37 @@ def grpo(
     world: World,
     grpo: GRPOSettings,
     runtime: RuntimeSettings,
+    method: Method | None = None,
 ) -> None:
-    """Post-train the model folder `source` on prompts of `split` (id or ood) and write a model folder to `output`.
+    """Post-train the model folder `source` on prompts of `split` (id or ood) by a method and write a model folder to `output`.
 
     Raises Interrupted after saving its state if the job is told to stop.
     """
-    device = choose_device(runtime)
-    settings = {"seed": world.seed, "prompts": split, "grpo": grpo.model_dump()}
-    identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *CODE, "grpo")
+    device, method = choose_device(runtime), method or GRPO()
+    name = type(method).__module__.rpartition(".")[2]
+    grpo = method.settings(grpo)
+    settings = {"seed": world.seed, "prompts": split, "method": {name: method.model_dump()}, "grpo": grpo.model_dump()}
+    modules = (*CODE, "grpo", "method", f"methods/{name}")
+    identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *modules)
     with stage(output, checkpoint, identity, runtime) as state, scratch(runtime) as folder, stop_signals() as stopping:
         if state is None:
             return
         provenance = Provenance(settings, str(device))
-        table = read_prompts(prompts, split)
-        longest = max(len(row) for row in table["completion_ids"].to_pylist())
-        dataset = Dataset.from_dict({"prompt": table["prompt_ids"].to_pylist(), "task": table["task"].to_pylist()})
-        keeper = Keeper(state, stopping, grpo.iterations)
-        trainer = TokenGRPOTrainer(
+        dataset = prompt_set(prompts, split, method, world.seed)
+        found = state.load_folder()
+        memory = json.loads((found / MEMORY).read_text(encoding="utf-8")) if found else {}
+        keeper = Keeper(state, stopping, memory)
+        trainer = {"GRPOTrainer": TokenGRPOTrainer, "RLOOTrainer": TokenRLOOTrainer}[method.trainer](
             model=load_model(source),
             reward_funcs=ExactMatch(world),
-            args=trainer_config(grpo, runtime, device, longest, world.seed, folder),
+            args=trainer_config(method, grpo, runtime, device, max(map(len, dataset["gold"])), world.seed, folder),
             train_dataset=dataset,
             processing_class=build_tokenizer(world),
             callbacks=[keeper],
+            method=method,
+            memory=memory,
         )
         trainer.remove_callback(PrinterCallback)
-        found = state.load_folder()
         if found:
             print(f"resumed after {found.name.replace('-', ' ')} of {grpo.steps}", flush=True)
         trainer.train(resume_from_checkpoint=found and str(found))

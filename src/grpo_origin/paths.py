@@ -10,9 +10,9 @@ from dataclasses import dataclass
 STAGES = ("pretrain", "sft")
 
 
-def rl_stage(prompts: str) -> str:
-    """Name of a GRPO stage: `grpo~id` or `grpo~ood`."""
-    return f"grpo~{prompts}"
+def rl_stage(prompts: str, method: str = "grpo") -> str:
+    """Name of an RL stage: `grpo~id`, `grpo~ood`, `dapo~ood`, ..."""
+    return f"{method}~{prompts}"
 
 
 @dataclass(frozen=True)

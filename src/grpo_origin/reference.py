@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from grpo_origin.config import AxisSettings, ResourceSettings, Section, Settings, StageResources
+from grpo_origin.method import Method, find, names
 
 HEAD = """# Configuration reference
 
@@ -48,10 +51,13 @@ def reference() -> str:
     stages = ResourceSettings.model_fields
     sections = {name: found for name, found in sections.items() if found not in (ResourceSettings, StageResources)}
     sections[f"resources.{{{','.join(stages)}}}."] = StageResources
+    sections["methods.{name}."] = Method
+    sections |= {f"methods.{name}.": find(name) for name in names()}
     for prefix, section in sections.items():
-        summary = (section.__doc__ or "").strip()
-        lines += [f"## {prefix.rstrip('.') or 'Top level'}", "", summary, "", "| key | default | allowed | meaning |", "|---|---|---|---|"]
-        lines += [*_rows(section, prefix), ""]
+        lines += [f"## {prefix.rstrip('.') or 'Top level'}", "", inspect.cleandoc(section.__doc__ or ""), ""]
+        shared = _rows(Method, prefix) if issubclass(section, Method) and section is not Method else []
+        if rows := [row for row in _rows(section, prefix) if row not in shared]:
+            lines += ["| key | default | allowed | meaning |", "|---|---|---|---|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -60,6 +60,15 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def claims_html(claims: pd.DataFrame) -> str:
+    """The ledger of the first method, and those of the others folded away."""
+    shown = []
+    for method, table in claims.groupby("method", sort=False):
+        rows = html_table(claims_table(table))
+        shown.append(f"<details><summary>{html.escape(str(method))}</summary>{rows}</details>" if shown else rows)
+    return "".join(shown)
+
+
 def figure_html(path: str | Path, title: str, caption: str) -> str:
     """A PNG figure, embedded, with its title and caption."""
     data = base64.b64encode(Path(path).read_bytes()).decode()
@@ -95,7 +104,7 @@ def write_report(
         categories.setdefault(category, []).append(figure_html(png, title, caption))
     for category, title, table in tables:
         categories.setdefault(category, []).append(f"<h3>{html.escape(title)}</h3>{html_table(table)}")
-    sections = {"Claims": html_table(claims_table(claims))} if claims is not None else {}
+    sections = {"Claims": claims_html(claims)} if claims is not None else {}
     sections |= {category: "".join(shown) for category, shown in categories.items()}
     versions = provenance[0]["versions"] if provenance else {}
     commits = sorted({str(p["git_commit"]) for p in provenance})

@@ -61,6 +61,12 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _distinct_splits(splits: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(splits)) < len(splits):
+        raise ValueError("a split is listed twice: name each of id and ood at most once")
+    return splits
+
+
 def _beta_text(value: Any) -> str:
     """A KL weight as the text that names its files; raises ValueError unless it is a positive decimal number."""
     text = value.strip() if isinstance(value, str) else format(Decimal(repr(value)), "f") if type(value) in (int, float) else ""
@@ -79,6 +85,7 @@ Ratio = Annotated[str, BeforeValidator(_ratio_text)]
 Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct_ratios)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
 Betas = Annotated[tuple[Annotated[str, BeforeValidator(_beta_text)], ...], Field(min_length=1), AfterValidator(_distinct_betas)]
+PromptSplits = Annotated[tuple[Prompts, ...], Field(min_length=1, max_length=len(PROMPTS)), AfterValidator(_distinct_splits)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 

@@ -16,7 +16,7 @@ os.environ.update(
 from snakemake.logging import logger
 
 from grpo_origin import prefork
-from grpo_origin.config import PROMPTS, ConfigError, load_settings, ood_count
+from grpo_origin.config import ConfigError, load_settings, ood_count
 from grpo_origin.data import check_string_space
 from grpo_origin.files import code_fingerprint, hold_alone
 from grpo_origin.paths import STAGES, Paths, rl_stage
@@ -39,10 +39,13 @@ CELLS = [
     for ratio in SETTINGS.axis_ratios(axis)
 ]
 CELL = {"axis": "{axis}", "seed": "{seed}", "ratio": "{ratio}"}
-ALL_STAGES = [*STAGES, *(rl_stage(prompts) for prompts in PROMPTS)]
+ALL_STAGES = [
+    *STAGES,
+    *(rl_stage(prompts, method) for method in SETTINGS.methods for prompts in SETTINGS.prompts),
+]
 PROMPT_COUNTS = {
     "sft": {"samples": SETTINGS.sft.samples},
-    "grpo": {"prompts": SETTINGS.grpo.prompts, "sft_samples": SETTINGS.sft.samples},
+    "grpo": {"prompts": SETTINGS.rl_prompts, "sft_samples": SETTINGS.sft.samples},
     "test": {"prompts": SETTINGS.evaluation.prompts},
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
@@ -69,6 +72,7 @@ def _axes_of(per):
         "mixed": lambda axis: axis.mixed,
         "tasks": lambda axis: len(axis.ood) > 1,
         "theory": lambda axis: False,
+        "methods": lambda axis: len(SETTINGS.methods) > 1,
     }[per]
     return [name for name, axis in SETTINGS.axes.items() if choose(axis)]
 

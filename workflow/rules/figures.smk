@@ -2,12 +2,15 @@
 FIGURE_TABLES = [*TABLES, *THEORY_TABLES]
 STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in CELLS for stage in ALL_STAGES]
 
+CLAIM_TABLES = ["claims", "transcend"]
+
 # Tables shown in the report beside its figures: name -> category and title.
 CHECKS = {
+    "transcend": ("Beyond zero", "Does it transcend? OOD prompts that started from about no mass"),
     "theory": ("Theory against practice", "Runs to convergence against the law"),
     "sampling": ("Theory against practice", "Sampled frequencies against exact masses"),
 }
-CHECKS = {name: CHECKS[name] for name in CHECKS if name in THEORY_TABLES}
+CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLAIM_TABLES]}
 
 
 rule tables:
@@ -35,16 +38,18 @@ rule claims:
         evaluations=[PATHS.evaluation(**cell) for cell in CELLS],
         theory=[PATHS.table("theory_prompts", "parquet")] if THEORY_RUNS else [],
     output:
-        csv=PATHS.table("claims", "csv"),
-        parquet=PATHS.table("claims", "parquet"),
+        csv=[PATHS.table(name, "csv") for name in CLAIM_TABLES],
+        parquet=[PATHS.table(name, "parquet") for name in CLAIM_TABLES],
     log:
         PATHS.log("claims"),
     resources:
         **cluster("figures"),
     params:
         **settings_of("claims"),
-        beta=SETTINGS.grpo.beta,
-        code=code_fingerprint("statistics", "claims", "tables"),
+        betas={
+            name: method.settings(SETTINGS.grpo).beta for name, method in SETTINGS.methods.items()
+        },
+        code=code_fingerprint("statistics", "claims", "compare", "tables"),
     script:
         "../scripts/claims.py"
 
@@ -62,7 +67,7 @@ rule figures:
     params:
         tables=FIGURE_TABLES,
         figures=list(FIGURES.values()),
-        code=code_fingerprint("figures"),
+        code=code_fingerprint("plotting", "figures"),
     script:
         "../scripts/figures.py"
 
@@ -95,7 +100,7 @@ ALL_TARGETS = [
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
     [
         PATHS.table(name, suffix)
-        for name in [*FIGURE_TABLES, "claims"]
+        for name in [*FIGURE_TABLES, *CLAIM_TABLES]
         for suffix in ("csv", "parquet")
     ],
     [PATHS.evaluation(**cell) for cell in CELLS],

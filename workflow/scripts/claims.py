@@ -1,7 +1,7 @@
 from grpo_origin.job import job
 
 with job(snakemake.log[0], "claims"):
-    from grpo_origin.claims import ledger
+    from grpo_origin.compare import ledgers, transcend
     from grpo_origin.config import ClaimsSettings
     from grpo_origin.files import read_table
     from grpo_origin.statistics import read_evaluations
@@ -9,5 +9,6 @@ with job(snakemake.log[0], "claims"):
 
     params = snakemake.params
     theory = read_table(snakemake.input.theory[0]).to_pandas() if snakemake.input.theory else None
-    claims = ledger(read_evaluations(snakemake.input.evaluations), ClaimsSettings(**params.claims), theory, params.beta)
-    write(claims, snakemake.output.csv, snakemake.output.parquet)
+    evaluations, settings = read_evaluations(snakemake.input.evaluations), ClaimsSettings(**params.claims)
+    write(ledgers(evaluations, settings, theory, params.betas), snakemake.output.csv[0], snakemake.output.parquet[0])
+    write(transcend(evaluations, settings, params.betas), snakemake.output.csv[1], snakemake.output.parquet[1])

@@ -3,7 +3,8 @@ from grpo_origin.job import job
 with job(snakemake.log[0], "figures"):
     from pathlib import Path
 
-    from grpo_origin.figures import DRAW, read_tables, save, style
+    from grpo_origin.figures import DRAW, read_tables
+    from grpo_origin.plotting import save, style
 
     params = snakemake.params
     tables = read_tables(dict(zip(params.tables, snakemake.input, strict=True)))

@@ -1,8 +1,9 @@
 from grpo_origin.job import job
 
-with job(snakemake.log[0], "grpo {axis} seed~{seed} ood~{ratio} on {prompts}".format(**snakemake.wildcards)):
+with job(snakemake.log[0], "{method} {axis} seed~{seed} ood~{ratio} on {prompts}".format(**snakemake.wildcards)):
     from grpo_origin.config import GRPOSettings, WorldSettings, load_settings
     from grpo_origin.grpo import grpo
+    from grpo_origin.method import find
     from grpo_origin.tasks import World
 
     params = snakemake.params
@@ -14,5 +15,6 @@ with job(snakemake.log[0], "grpo {axis} seed~{seed} ood~{ratio} on {prompts}".fo
         params.checkpoint,
         world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
         grpo=GRPOSettings(**params.grpo),
+        method=find(snakemake.wildcards.method)(**params.method),
         runtime=load_settings(snakemake.config).runtime,
     )

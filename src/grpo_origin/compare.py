@@ -1,0 +1,72 @@
+"""RL methods on the same terms: the claims ledger for each, and the table "does it transcend?".
+
+A method's stages are `{method}~id` and `{method}~ood`. The rules are those of `claims`, so their settings are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from grpo_origin.claims import CONTRADICTED, SUPPORTED, Claim, ledger
+from grpo_origin.config import ClaimsSettings
+from grpo_origin.paths import STAGES, rl_stage
+from grpo_origin.statistics import clopper_pearson_upper, prompt_gains
+
+TRANSCENDS = {SUPPORTED: "yes", CONTRADICTED: "no"}
+
+
+def of_method(evaluations: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The rows of the stages before RL and of one method, its stages under the names of plain GRPO's."""
+    own = {f"{method}~{prompts}": rl_stage(prompts) for prompts in ("id", "ood")}
+    stages = {name: name for name in STAGES} | own
+    stage = evaluations["stage"].map(stages)
+    return evaluations.assign(stage=stage)[stage.notna()]
+
+
+def ledgers(evaluations: pd.DataFrame, settings: ClaimsSettings, theory: pd.DataFrame | None, betas: Mapping[str, float]) -> pd.DataFrame:
+    """The claims ledger of every method, as `claims.ledger` with a column `method`; `betas` are their KL weights in order.
+
+    The runs to convergence in `theory` are of the theorem's objective and of plain GRPO, so they go with the first method only.
+    """
+    tables = []
+    for method, beta in betas.items():
+        table = ledger(of_method(evaluations, method), settings, None if tables else theory, beta or None)
+        if method != "grpo":
+            for column in ("statement", "cells", "note"):
+                table[column] = table[column].str.replace("grpo~", f"{method}~").str.replace("GRPO", method)
+        table.insert(0, "method", method)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def transcend(evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iterable[str]) -> pd.DataFrame:
+    """Does it transcend? Mass of OOD prompts that started from about none, one row a method, training prompts, axis and ratio.
+
+    Columns method, trained_on, axis, ood_ratio, seeds, prompts (those of starting mass below `zero_mass`, over seeds), before and
+    after (mean mass), gain (mean over seeds of the seeds' mean gains) with its 95 % interval low, high, raised (share of
+    prompts that end above the lower end of `partial`) with its Clopper-Pearson upper bound raised_at_most, and transcends: yes if the
+    whole interval of the gain lies above `negligible`, no if below, unclear otherwise or with one seed.
+    """
+    pairs = prompt_gains(evaluations)
+    pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < settings.zero_mass)]
+    claim = Claim("transcends", "", (-1.0, settings.negligible), inside=False)
+    rows = []
+    for method in methods:
+        for prompts in ("id", "ood"):
+            own = pairs[pairs["stage"] == rl_stage(prompts, method)]
+            for (axis, ratio), table in own.groupby(["axis", "ood_ratio"], sort=False, observed=True):
+                gains = table.groupby("seed")["gain"].agg(["mean", "size"])
+                gains = gains.loc[gains["size"] >= settings.band_prompts, "mean"]
+                found = claim.row(axis, "", gains, len(table), settings)
+                raised = int((table["mass_after"] > settings.partial[0]).sum())
+                rows.append(
+                    {"method": method, "trained_on": prompts, "axis": axis, "ood_ratio": ratio, "seeds": len(gains), "prompts": len(table)}
+                    | {"before": table["mass_before"].mean(), "after": table["mass_after"].mean(), "gain": found["effect"]}
+                    | {"low": found["low"], "high": found["high"], "raised": raised / len(table)}
+                    | {"raised_at_most": float(clopper_pearson_upper(raised, len(table)))}
+                    | {"transcends": TRANSCENDS.get(found["verdict"], "unclear")}
+                )
+    columns = ["method", "trained_on", "axis", "ood_ratio", "seeds", "prompts", "before", "after", "gain", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "raised", "raised_at_most", "transcends"])
