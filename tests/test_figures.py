@@ -105,6 +105,20 @@ def test_axis_figure_shows_means_intervals_and_every_seed():
     assert {round(float(low), 6) for low in mean["low"]} <= {round(float(y), 6) for segment in bars for y in segment[:, 1]}
 
 
+def test_methods_figure_has_every_method_and_the_others_one():
+    tables = planted(3)
+    more = {name: table.assign(stage=table["stage"].str.replace("grpo~", "dapo~")) for name, table in tables.items() if "stage" in table}
+    both = {name: pd.concat([tables[name], more[name].query("stage.str.contains('~')")]) for name in more}
+    figure = figures.methods_figure(both["gains"], both["seed_gains"], both["summary"], "planted")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["grpo", "dapo"]
+    assert len(figure.axes) == 4  # two ratios, two kinds of training prompts
+    mean = both["gains"].query("task == 'all' and metric == 'mass' and split == 'ood' and stage == 'dapo~id' and ood_ratio == '0'")
+    drawn = {round(float(x), 9) for line in figure.axes[0].get_lines() for x in line.get_xdata()}
+    assert round(mean["mean"].item(), 9) in drawn
+    legend = figures.axis_figure(both["summary"], both["seed_means"], "planted").legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "SFT", "GRPO on ID prompts", "GRPO on OOD prompts"]
+
+
 def test_figures_are_the_same_bytes_when_drawn_again(tmp_path):
     tables = planted(2)
     for name in ("a", "b"):
@@ -129,8 +143,16 @@ def report(tmp_path_factory) -> Path:
         "versions": {"torch": "2"},
     }
     numbers = {"effect": 0.001, "low": -0.002, "high": 0.004, "p_value": 0.5}
-    words = {"claim": "no OOD, no gain", "axis": "planted", "statement": "s", "cells": "c", "verdict": "supported", "note": ""}
-    claims = pd.DataFrame([words | numbers])
+    words = {
+        "method": "grpo",
+        "claim": "no OOD, no gain",
+        "axis": "planted",
+        "statement": "s",
+        "cells": "c",
+        "verdict": "supported",
+        "note": "",
+    }
+    claims = pd.DataFrame([words | numbers, words | numbers | {"method": "dapo", "claim": "of another method"}])
     write_report(
         folder / "report.html",
         run="planted <run>",
@@ -144,7 +166,8 @@ def report(tmp_path_factory) -> Path:
 
 def test_report_is_one_page_with_claims_first_and_no_outside_request(report):
     page = report.read_text()
-    assert page.index("no OOD, no gain") < page.index("data:image/png;base64,") < page.index("<h2>How it was run")
+    assert page.index("no OOD, no gain") < page.index("<details><summary>dapo</summary>") < page.index("of another method")
+    assert page.index("of another method") < page.index("data:image/png;base64,") < page.index("<h2>How it was run")
     assert "planted &lt;run&gt;" in page
     assert "A &amp; B" in page
     assert "+0.001 [-0.002, +0.004]" in page

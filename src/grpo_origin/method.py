@@ -168,14 +168,16 @@ def parse(entries: Any) -> Any:
         if not isinstance(entry, Mapping) or len(entry) != 1:
             raise ValueError(f"{entry!r} is not a method: write a name, or {{name: {{setting: value}}}}")
         ((name, settings),) = entry.items()
+        if not isinstance(settings := settings or {}, Mapping):
+            raise ValueError(f"{entry!r} is not a method: write a name, or {{name: {{setting: value}}}}")
         if name in found:
             raise ValueError(f"method {name} is listed twice: name each once")
         method = find(name)
-        for key in settings or {}:
+        for key in settings:
             if key not in method.model_fields:
                 raise ValueError(f"method {name} has no setting {key!r} (allowed: {', '.join(method.model_fields)})")
         try:
-            found[name] = method.model_validate(settings or {})
+            found[name] = method.model_validate(settings)
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"method {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from None

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from grpo_origin.method import Method, Rollout
-from grpo_origin.sections import Count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +19,7 @@ class Unlikeliness(Method):
     groups whose right answer is unlikely weigh more.
     """
 
-    iterations: Count = Field(2, ge=2, description="Optimiser steps on each batch of rollouts; from 2 on TRL keeps what ranks need.")
+    iterations: int = Field(2, ge=2, description="Optimiser steps on each batch of rollouts; from 2 on TRL keeps what ranks need.")
     penalty: float = Field(0.25, ge=0, le=1, description="Share of the reward that the likeliest sample of a group loses.")
 
     def arguments(self) -> dict[str, Any]:
