@@ -73,6 +73,7 @@ def planted(seeds: int) -> dict[str, pd.DataFrame]:
         "mass_gains": statistics.binned_gains(prompts, by=("stage", "split")),
         "seed_mass_gains": statistics.seed_binned_gains(prompts, by=("stage", "split")),
         "training": pd.DataFrame(logs),
+        "run": pd.DataFrame([{"beta": 0.5}]),
     }
 
 
@@ -103,6 +104,20 @@ def test_axis_figure_shows_means_intervals_and_every_seed():
     bars = [segment for collection in axes.collections if hasattr(collection, "get_segments") for segment in collection.get_segments()]
     mean = tables["summary"].query("split == 'ood' and task == 'all' and metric == 'mass'")
     assert {round(float(low), 6) for low in mean["low"]} <= {round(float(y), 6) for segment in bars for y in segment[:, 1]}
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.001])
+def test_gain_figure_shows_what_the_law_allows(beta):
+    tables = planted(2)
+    figure = figures.gain_figure(tables["mass_gains"], tables["seed_mass_gains"], beta)
+    drawn = {line.get_label(): line.get_ydata() for line in figure.axes[1].get_lines()}
+    if not beta:
+        assert not any("law" in label for label in drawn)
+        return
+    start = tables["mass_gains"].query("split == 'ood'").groupby("bin_low")["mass_before"].mean().to_numpy()
+    odds = np.exp(np.minimum(1 / beta, 700))
+    assert drawn[f"law at beta {beta:g}"] == pytest.approx(start * odds / (1 - start + start * odds) - start)
+    assert drawn["its bound, at most 1 - Q"] == pytest.approx(np.minimum(start * odds, 1) - start)
 
 
 def test_methods_figure_has_every_method_and_the_others_one():

@@ -103,8 +103,11 @@ def mixing_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) ->
     return figure
 
 
-def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
-    """Gain of GRPO over SFT against the starting mass of the prompt, in bins, a panel a test split, a line an RL stage."""
+def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame, beta: float) -> Figure:
+    """Gain of GRPO over SFT against the starting mass of the prompt, in bins, a panel a test split, a line an RL stage.
+
+    The law and its bound at the run's KL weight `beta` (none if that is 0) are drawn at the bins' mean starting mass.
+    """
     tables = [
         table.assign(bin=[_bin_label(*edges) for edges in zip(table["bin_low"], table["bin_high"], strict=True)])
         for table in (binned, seed_binned)
@@ -114,6 +117,12 @@ def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame) -> Figure:
     for axes, split in zip(panels.flat, ("id", "ood"), strict=True):
         one = [table[table["split"] == split] for table in tables]
         stage_lines(axes, *one, "bin", order, stages_of(binned))
+        if beta > 0:
+            start = one[0].groupby("bin")["mass_before"].mean().reindex(order).dropna()
+            places = [order.index(label) for label in start.index]
+            axes.plot(places, optimal_mass(start, beta) - start, color="0.35", linestyle="--", linewidth=1, label=f"law at beta {beta:g}")
+            bound = np.minimum(mass_bound(start, beta), 1) - start
+            axes.plot(places, bound, color="0.35", linestyle=":", linewidth=1.6, label="its bound, at most 1 - Q")
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
@@ -336,7 +345,7 @@ DRAW: dict[str, Callable[[Tables, str | None], Figure]] = {
     "axis": lambda tables, axis: axis_figure(tables["summary"], tables["seed_means"], axis),
     "tasks": lambda tables, axis: tasks_figure(tables["summary"], tables["seed_means"], axis),
     "mixing": lambda tables, axis: mixing_figure(tables["summary"], tables["seed_means"], axis),
-    "gain": lambda tables, _: gain_figure(tables["mass_gains"], tables["seed_mass_gains"]),
+    "gain": lambda tables, _: gain_figure(tables["mass_gains"], tables["seed_mass_gains"], tables["run"]["beta"].item()),
     "saturation": lambda tables, _: saturation_figure(tables["seed_means"], tables["seed_gains"]),
     "pass_at_k": lambda tables, _: pass_at_k_figure(tables["summary"], tables["seed_means"]),
     "forgetting": lambda tables, _: forgetting_figure(tables["gains"], tables["seed_gains"]),

@@ -67,7 +67,8 @@ rule figures:
     params:
         tables=FIGURE_TABLES,
         figures=list(FIGURES.values()),
-        code=code_fingerprint("plotting", "figures"),
+        beta=SETTINGS.grpo.beta,
+        code=code_fingerprint("theory", "plotting", "figures"),
     script:
         "../scripts/figures.py"
 

@@ -35,7 +35,9 @@ rule converge:
     params:
         **settings_of("world", "evaluation"),
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_fingerprint("grpo", "method", "methods/grpo", "methods/rloo", "theory", "converge")
+        code=code_fingerprint(
+            "grpo", "method", "methods/grpo", "methods/rloo", "theory", "converge"
+        )
         + THEORY_CODE,
     script:
         "../scripts/converge.py"

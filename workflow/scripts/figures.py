@@ -3,11 +3,14 @@ from grpo_origin.job import job
 with job(snakemake.log[0], "figures"):
     from pathlib import Path
 
+    import pandas as pd
+
     from grpo_origin.figures import DRAW, read_tables
     from grpo_origin.plotting import save, style
 
     params = snakemake.params
     tables = read_tables(dict(zip(params.tables, snakemake.input, strict=True)))
+    tables["run"] = pd.DataFrame([{"beta": params.beta}])
     with style():
         for (kind, axis), png, pdf in zip(params.figures, snakemake.output.png, snakemake.output.pdf, strict=True):
             print(f"drawing {Path(png).stem}", flush=True)
