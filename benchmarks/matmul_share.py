@@ -15,6 +15,8 @@ square bfloat16 product instead. Everything is a median; writes matmul_share_<wi
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import tempfile
@@ -104,6 +106,7 @@ def main() -> None:
     precision = options.precision or ("float32" if cpu else settings.runtime.precision)
     batch = options.batch or (CPU_BATCH if cpu else settings.pretrain.batch_size)
     steps = max(options.steps or (6 if cpu and options.width == 960 else 60), SKIPPED + 1)
+    passes = 3 if cpu and options.width == 960 else 10
     runtime = settings.runtime.model_copy(update={"precision": precision, "compile": settings.runtime.compile and not options.no_compile})
     pretrain = settings.pretrain.model_copy(update={"samples": steps * batch, "batch_size": batch})
     source, words = Source(settings.world, settings.axes["depth"], 0), len(Vocabulary(settings.world.nodes))
@@ -125,11 +128,12 @@ def main() -> None:
             shapes.clear()
             rate = 0.0
             if repeat % 2:
-                rate = multiplication_rate(settings.model, words, [b.shape for b, _ in blocks(0)], device, dtype, 10)
+                rate = multiplication_rate(settings.model, words, [b.shape for b, _ in blocks(0)], device, dtype, passes)
                 shapes.clear()
-            log = train(model, blocks, steps, pretrain, runtime, device, Checkpoint(folder / "none", {}, 1e9))
-            rate = rate or multiplication_rate(settings.model, words, shapes[0], device, dtype, 10)
-            kept = list(zip(log, shapes, strict=True))[SKIPPED if repeat == 0 or cpu else 0 :]
+            with contextlib.redirect_stdout(io.StringIO()):  # progress
+                log = train(model, blocks, steps, pretrain, runtime, device, Checkpoint(folder / "none", {}, 1e9))
+            rate = rate or multiplication_rate(settings.model, words, shapes[0], device, dtype, passes)
+            kept = list(zip(log, shapes, strict=True))[SKIPPED:]
             done = statistics.median(operations(settings.model, words, step) / row["seconds"] for row, step in kept)
             seconds = statistics.median(row["seconds"] for row, _ in kept)
             tokens = statistics.median(sum(b * t for b, t in step) / row["seconds"] for row, step in kept)
