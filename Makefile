@@ -42,7 +42,7 @@ docs: $(VENV)/installed ## write docs/configuration.md from the settings
 	mv docs/configuration.md.new docs/configuration.md
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
-	for file in $(filter-out benchmarks/stock_cell.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
+	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -103,6 +103,10 @@ def test_missing_rates_are_named_in_one_line(tmp_path):
         find_rates({"grpo_step_s": 0.0}, file, "tiny")
 
 
+def test_default_scale_has_measured_rates():
+    assert find_rates({}, REPO / "benchmarks" / "rates.json", "laptop").startup_s == 0  # local jobs are forked
+
+
 def test_files_are_merged_section_by_section(tmp_path):
     assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
     (tmp_path / "list.yaml").write_text("[1]")
