@@ -3,7 +3,7 @@
 Each figure comes from a process of its own, so that its peak memory (ru_maxrss) is its own: `generate` makes samples and drops them,
 `write` makes the pools of a depth cell at ratio 0.1 (parquet), `summary` reads and checks them as the workflow does, `read` goes
 through their mixture in batches of 256, as pretraining does. `start` only imports. One core. What 67,108,864 samples (the paper's N)
-need is extrapolated along the line through the two largest sizes, in proportion if there is one size only; a summary, which counts
+need is extrapolated along the line through the two largest sizes, or from nothing if there is one size only; a summary, which counts
 different prompts in small pools only, in proportion to the largest size. Sizes below a few row groups (131,072 samples) extrapolate
 badly. The order of sizes alternates, figures are medians over repeats. Writes data.json beside this file.
 """
@@ -77,10 +77,9 @@ def measure(samples: int) -> dict[str, Any]:
     return found
 
 
-def extrapolated(sizes: list[int], values: list[float]) -> float:
-    """Value at the paper's N on the line through the two largest sizes; in proportion if there is one."""
-    if len(sizes) == 1:
-        return values[0] * PAPER / sizes[0]
+def extrapolated(sizes: list[int], values: list[float], at_none: float) -> float:
+    """Value at the paper's N on the line through the two largest sizes; through the value for no samples if there is one size."""
+    sizes, values = [0, *sizes], [at_none, *values]
     return values[-1] + (PAPER - sizes[-1]) * (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
 
 
@@ -106,9 +105,11 @@ def main() -> None:
         for size, taken, peak in zip(sizes, seconds, memory, strict=True):
             rows.append({"phase": name, "samples": size, "seconds": taken, "memory_mb": peak / 1e6, "measured": True})
         if name == "summary":
-            later = {"seconds": extrapolated(sizes[-1:], seconds[-1:]), "memory_mb": memory[-1] / 1e6}
+            later = {"seconds": extrapolated(sizes[-1:], seconds[-1:], 0.0), "memory_mb": memory[-1] / 1e6}
         else:
-            later = {"seconds": extrapolated(sizes, seconds), "memory_mb": extrapolated(sizes, memory) / 1e6}
+            imports = rows[0]["memory_mb"]
+            megabytes = extrapolated(sizes, [peak / 1e6 for peak in memory], imports)
+            later = {"seconds": extrapolated(sizes, seconds, 0.0), "memory_mb": megabytes}
         if name != "start":
             rows.append({"phase": name, "samples": PAPER, **later, "measured": False})
     print(f"{'phase':10}{'samples':>12}{'seconds':>10}{'samples/s':>12}{'memory MB':>12}")
