@@ -142,8 +142,10 @@ def main() -> None:
     device = torch.cuda.get_device_name() if measure.device.type == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}"
     known = json.loads(RATES.read_text(encoding="utf-8")) if RATES.exists() else {}
     entry = known.setdefault(settings.run, {})
+    if set(options.only) not in ({"data"}, set(parts)) and entry.get("device", device) != device:
+        sys.exit(f"{RATES.name}: rates of {settings.run} are of {entry['device']}, this is {device}: measure all of them (no --only)")
     entry |= {key: float(f"{value:.4g}") for key, value in found.items()}
-    if options.only != ["data"]:
+    if set(options.only) != {"data"}:
         entry["device"] = device
     if "data" in options.only:
         entry["data_device"] = "CPU, 1 core"

@@ -56,6 +56,8 @@ def test_a_seed_with_few_such_prompts_does_not_count():
     table.loc[few, "log_mass"] = np.log(0.5)
     row = transcend(table, SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
     assert row["seeds"] == 2
+    assert row["prompts"] == 2 * PROMPTS
+    assert row["raised"] == 1
 
 
 def test_every_method_is_judged_by_its_own_stages():

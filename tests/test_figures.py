@@ -120,7 +120,7 @@ def test_gain_figure_shows_what_the_law_allows(beta):
     assert drawn["its bound, at most 1 - Q"] == pytest.approx(np.minimum(start * odds, 1) - start)
 
 
-def test_methods_figure_has_every_method_and_the_others_one():
+def test_methods_figure_has_every_method_and_the_others_show_one():
     tables = planted(3)
     more = {name: table.assign(stage=table["stage"].str.replace("grpo~", "dapo~")) for name, table in tables.items() if "stage" in table}
     both = {name: pd.concat([tables[name], more[name].query("stage.str.contains('~')")]) for name in more}
@@ -130,8 +130,9 @@ def test_methods_figure_has_every_method_and_the_others_one():
     mean = both["gains"].query("task == 'all' and metric == 'mass' and split == 'ood' and stage == 'dapo~id' and ood_ratio == '0'")
     drawn = {round(float(x), 9) for line in figure.axes[0].get_lines() for x in line.get_xdata()}
     assert round(mean["mean"].item(), 9) in drawn
-    legend = figures.axis_figure(both["summary"], both["seed_means"], "planted").legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "SFT", "GRPO on ID prompts", "GRPO on OOD prompts"]
+    one = [figures.of_method(both[name], "dapo") for name in ("summary", "seed_means")]
+    legend = figures.axis_figure(*one, "planted").legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "SFT", "dapo on ID prompts", "dapo on OOD prompts"]
 
 
 def test_figures_are_the_same_bytes_when_drawn_again(tmp_path):

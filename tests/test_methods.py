@@ -13,6 +13,7 @@ import torch
 
 from grpo_origin import grpo as module
 from grpo_origin.config import ConfigError
+from grpo_origin.files import ArtefactError
 from grpo_origin.method import Method, Rollout, find, names, parse
 from grpo_origin.model import load_model
 from grpo_origin.tasks import World
@@ -142,30 +143,34 @@ def test_random_reward_ignores_what_was_sampled():
 
 def test_curriculum_moves_to_the_stages_own_prompts():
     own, other = (pa.table({"prompt_index": np.arange(1000) + start}) for start in (0, 1000))
-    order = find("curriculum")(until=0.5).prompts(own, other, np.random.default_rng(0))["prompt_index"].to_numpy()
-    from_own = order < 1000
-    assert (order % 1000 == np.arange(1000)).all()
-    assert from_own[500:].all()
-    assert 0.4 < from_own[:500].mean() < 0.6
-    assert from_own[:100].mean() < 0.2 < 0.8 < from_own[400:500].mean()
+    for count in (1000, 600):  # of a file made for a method that needs more
+        order = find("curriculum")(until=0.5).prompts(own, other, count, np.random.default_rng(0))["prompt_index"].to_numpy()
+        from_own, half = order < 1000, count // 2
+        assert (order % 1000 == np.arange(count)).all()
+        assert from_own[half:].all()
+        assert 0.4 < from_own[:half].mean() < 0.6
+        assert from_own[: half // 5].mean() < 0.25 < 0.75 < from_own[half * 4 // 5 : half].mean()
 
 
 def test_nthr_spares_tokens_that_right_completions_share():
-    """Two positions, a vocabulary of 3, hidden states given: the wrong token is spared where hidden states and errors align."""
-    hidden = torch.zeros(2, 4, 2)
-    hidden[:, 1] = torch.tensor([1.0, 0.0])  # first token: both rows in the same state
-    hidden[0, 2], hidden[1, 2] = torch.tensor([0.0, 1.0]), torch.tensor([0.0, -1.0])  # second: opposite states
-    logits = torch.zeros(2, 3, 3)
-    model = lambda **_: SimpleNamespace(hidden_states=[hidden], logits=logits)  # noqa: E731
-    made = rollout([GOLD, WRONG_LAST], 2)
-    made.batch = {"completion_ids": torch.tensor([[0, 1], [0, 1]]), "completion_mask": torch.ones(2, 2, dtype=torch.long)}
-    made.batch |= {"prompt_ids": torch.zeros(2, 2, dtype=torch.long), "prompt_mask": torch.ones(2, 2, dtype=torch.long)}
-    made.batch["advantages"] = torch.tensor([1.0, -1.0])
+    """Hidden states and a vocabulary of 3 given; a group of four with one wrong completion and padding, worked out by hand."""
+    tokens = torch.tensor([[0, 1], [0, 1], [0, 2], [0, 1]])
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 1]])
+    states = torch.tensor([[[1.0, 0], [0, 1]], [[1, 0], [9, 9]], [[1, 0], [1, 1]], [[1, 0], [0, -1]]])  # (B, T, width); 9 is padding
+    hidden = torch.cat([torch.zeros(4, 1, 2), states, torch.zeros(4, 1, 2)], 1)
+    model = lambda **_: SimpleNamespace(hidden_states=[hidden], logits=torch.zeros(4, 3, 3))  # noqa: E731
+    made = rollout([GOLD, GOLD, GOLD, WRONG_LAST], 4)
+    made.batch = {"completion_ids": tokens, "completion_mask": mask, "prompt_ids": torch.zeros(4, 2, dtype=torch.long)}
+    made.batch |= {"prompt_mask": torch.ones(4, 2, dtype=torch.long), "advantages": torch.tensor([0.5, 0.5, 0.5, -1.5])}
     made.trainer.model = model
-    # <e - pi, e - pi> is 2/3 for the same token. Scores of the right row's tokens: 2/3 each (their states don't overlap), so the
-    # threshold is 2/3; of the wrong row's: 2/3 and -2/3. Half of the threshold spares the first, and eta = 2 |1/2 - 1/2| = 0.
-    assert close(find("nthr")(threshold=0.5).advantages(made), [[1, 1], [0, -1]])
-    assert close(find("nthr")(threshold=2.0).advantages(made), [[1, 1], [-1, -1]])
+    # <e - pi, e - pi> is 2/3 for the same token, -1/3 for another. Right tokens: three (0; 1 0), one (1; 0 1), one (2; 1 1).
+    # Scores: token (0; 1 0): 3 * 2/3 + 0 - 1/3 = 5/3; (1; 0 1): 0 + 2/3 - 1/3 = 1/3; (2; 1 1): -1 - 1/3 + 4/3 = 0; the wrong one's
+    # last, (1; 0 -1): -2/3 + 1/3 = -1/3. Mean scores of the right rows: 1, 5/3 (padding left out), 5/6. So the first wrong token
+    # is spared at threshold 1 (5/3 > 5/6) and not at 2.1 (5/3 < 7/4); eta = 2 |1/2 - 3/4| = 1/2.
+    right = [[0.5, 0.5]] * 3
+    assert close(find("nthr")().advantages(made), [*right, [-0.75, -1.5]])
+    assert close(find("nthr")(threshold=2.1).advantages(made), [*right, [-1.5, -1.5]])
+    assert close(find("nthr")(threshold=1.9).advantages(made), [*right, [-0.75, -1.5]])
 
 
 def test_igrpo_trains_on_refinements_of_the_best_draft():
@@ -214,7 +219,9 @@ LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, e
     "dapo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.28) * m).sum() / m.sum(),
     "gspo": lambda d, m, a, p: clipped(((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4).mean(),
     "cispo": lambda d, m, a, p: (-(d.exp().clamp(max=1.28) * a * p) * m).sum() / m.sum(),
-    "abc_grpo": lambda d, m, a, p: ((-torch.min(d.exp().clamp(min=0.8), torch.where(a > 0, 1.28, 1.2)) * a * m).sum(1) / m.sum(1)).mean(),
+    "abc_grpo": lambda d, m, a, p: (
+        (-torch.where(a > 0, d.exp().clamp(0.8, 1.3), d.exp().clamp(0.9, 1.4)) * a * m).sum(1) / m.sum(1)
+    ).mean(),
     "rloo": lambda d, m, a, p: clipped((d * m).sum(1, keepdim=True).exp(), a, 0.2, 0.2).mean(),
 }
 
@@ -222,9 +229,10 @@ LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, e
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_of_a_group(cell, tmp_path, name):
     """TRL's loss under each method's arguments and hooks, on ratios that leave every clip range, against the paper's formula."""
-    method, world = find(name)(beta=0.0), World(8, 0)
+    bounds = {"right_low": 0.2, "right_high": 0.3, "wrong_low": 0.1, "wrong_high": 0.4} if name == "abc_grpo" else {}
+    method, world = find(name)(beta=0.0, **bounds), World(8, 0)
     settings = method.settings(tiny().grpo)
-    dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 0)
+    dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
     kind = {"GRPOTrainer": module.TokenGRPOTrainer, "RLOOTrainer": module.TokenRLOOTrainer}[method.trainer]
     config = module.trainer_config(method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path)
     trainer = kind(load_model(cell / "sft"), module.ExactMatch(world), config, dataset, None, build_tokenizer(world), method=method)
@@ -272,12 +280,18 @@ def plain(cell, tmp_path_factory):
     return weights
 
 
-HOOKS = ("arguments", "prompts", "rollout", "rewards", "advantages", "log_probs")
+HOOKS = ("arguments", "prompts", "rollout", "rewards", "advantages", "log_probs", "trainer")
+ONLY_SETTINGS = ("grpo_off_policy", "grpo_kl_free")
+
+
+def overridden(name: str) -> list[str]:
+    return [hook for hook in HOOKS if hook in vars(find(name))]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_real_run_differs_from_plain_grpo_and_only_by_the_hooks(cell, tmp_path, monkeypatch, plain, name):
-    """With its hooks taken away a method trains the very weights of plain GRPO with the same settings, and with them it doesn't."""
+    """With all hooks taken away a method trains the very weights of plain GRPO with the same settings; with one of them taken away,
+    others than with all. So every hook does something in a real run."""
     weights = train(cell, tmp_path / name, f"{name}~ood", [name])
     method, settings = find(name), find(name)().settings(tiny(**STEPS).grpo)
     log = read(tmp_path / name / "training_log.parquet")
@@ -285,15 +299,18 @@ def test_a_real_run_differs_from_plain_grpo_and_only_by_the_hooks(cell, tmp_path
     assert all(math.isfinite(row["loss"]) and 0 <= row["reward_mean"] <= 1 for row in log)
     assert f'"{name}"' in (tmp_path / name / "provenance.json").read_text()
     twin = plain(settings.iterations, settings.beta, settings.group_size)
-    if name in ("grpo_off_policy", "grpo_kl_free"):  # nothing but settings
+    if name in ONLY_SETTINGS:
+        assert not overridden(name)
         assert weights == twin
         base = tiny(**STEPS).grpo
         assert weights != plain(base.iterations, base.beta, base.group_size)
         return
-    assert weights != twin
-    for hook in HOOKS:
+    for hook in overridden(name):
+        with monkeypatch.context() as patch:
+            patch.setattr(method, hook, getattr(Method, hook))
+            assert train(cell, tmp_path / f"without-{hook}", f"{name}~ood", [name]) != weights, hook
+    for hook in overridden(name):
         monkeypatch.setattr(method, hook, getattr(Method, hook))
-    monkeypatch.setattr(method, "trainer", Method.trainer)
     assert train(cell, tmp_path / "without", f"{name}~ood", [name]) == twin
 
 
@@ -348,6 +365,33 @@ def test_bad_methods_are_one_line_errors(methods, words):
 def test_a_method_that_needs_more_of_the_grpo_section_says_so():
     with pytest.raises(ConfigError, match=r"methods: igrpo .*group_size"):
         tiny(methods=["igrpo"], grpo={"group_size": 3})
+
+
+def test_igrpo_needs_room_for_the_draft():
+    with pytest.raises(ConfigError, match=r"axes\.mini: task 'trav shift trav;2;A' needs 32 tokens under igrpo, more than model.context"):
+        tiny(methods=["grpo", "igrpo"], model={"context": 31})
+    assert tiny(methods=["igrpo"], model={"context": 32}).methods
+
+
+def test_prompts_are_enough_for_every_method():
+    assert tiny(methods=["dapo"]).rl_prompts == tiny().rl_prompts == 48  # so that adding grpo later changes no prompt
+    rounds = [{"expert_iteration": {"round_steps": 5, "iterations": 1}}]
+    assert tiny(methods=rounds).rl_prompts == 3 * 5 * 4  # 12 steps are three rounds of five
+
+
+def test_a_run_that_ends_early_is_an_error(cell, tmp_path):
+    with pytest.raises(ArtefactError, match=r"grpo\.parquet.* too few ood prompts"):
+        run_stage("expert_iteration~ood", cell, tmp_path / "x", tmp_path / "c", {"methods": [{"expert_iteration": {"round_steps": 20}}]})
+    assert not (tmp_path / "x").exists()
+
+
+def test_changed_rewards_need_a_trainer_that_makes_advantages_as_grpo_does():
+    made = rollout([GOLD, WRONG_FIRST], 2)
+    for changes in ({"trainer": "RLOOTrainer"}, {"arguments": lambda self: {"scale_rewards": "batch"}}):
+        with pytest.raises(TypeError, match="override `advantages`"):
+            type("Odd", (find("process"),), changes)().advantages(made)
+    unscaled = type("Unscaled", (find("process"),), {"arguments": lambda self: {"scale_rewards": False}})
+    assert close(unscaled().advantages(made), [0.25, -0.25])
 
 
 def test_every_method_is_documented_and_small():

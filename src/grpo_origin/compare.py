@@ -12,8 +12,9 @@ import pandas as pd
 from grpo_origin.claims import CONTRADICTED, SUPPORTED, Claim, ledger
 from grpo_origin.config import ClaimsSettings
 from grpo_origin.paths import STAGES, rl_stage
-from grpo_origin.statistics import clopper_pearson_upper, prompt_gains
+from grpo_origin.statistics import prompt_gains
 
+RAISED = Claim("raised", "", (-1.0, 0.5), floor=0.0)
 TRANSCENDS = {SUPPORTED: "yes", CONTRADICTED: "no"}
 
 
@@ -28,11 +29,12 @@ def of_method(evaluations: pd.DataFrame, method: str) -> pd.DataFrame:
 def ledgers(evaluations: pd.DataFrame, settings: ClaimsSettings, theory: pd.DataFrame | None, betas: Mapping[str, float]) -> pd.DataFrame:
     """The claims ledger of every method, as `claims.ledger` with a column `method`; `betas` are their KL weights in order.
 
-    The runs to convergence in `theory` are of the theorem's objective and of plain GRPO, so they go with the first method only.
+    The runs to convergence in `theory` are of the theorem's objective and of plain GRPO: they go with `grpo`, or with the first
+    method of a run that lacks it. A weight of 0 leaves the bound untested: it is that of methods with another objective.
     """
-    tables = []
+    tables, judged = [], "grpo" if "grpo" in betas else next(iter(betas))
     for method, beta in betas.items():
-        table = ledger(of_method(evaluations, method), settings, None if tables else theory, beta or None)
+        table = ledger(of_method(evaluations, method), settings, theory if method == judged else None, beta or None)
         if method != "grpo":
             for column in ("statement", "cells", "note"):
                 table[column] = table[column].str.replace("grpo~", f"{method}~").str.replace("GRPO", method)
@@ -46,8 +48,9 @@ def transcend(evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iter
 
     Columns method, trained_on, axis, ood_ratio, seeds, prompts (those of starting mass below `zero_mass`, over seeds), before and
     after (mean mass), gain (mean over seeds of the seeds' mean gains) with its 95 % interval low, high, raised (share of
-    prompts that end above the lower end of `partial`) with its Clopper-Pearson upper bound raised_at_most, and transcends: yes if the
-    whole interval of the gain lies above `negligible`, no if below, unclear otherwise or with one seed.
+    prompts that end above the lower end of `partial`, mean over seeds) with the upper end of its interval raised_at_most (seeds are
+    what varies; where they agree, as at zero, Clopper-Pearson over prompts), and transcends: yes if the whole interval of the gain
+    lies above `negligible`, no if below, unclear otherwise or with one seed. Seeds with fewer than `band_prompts` such prompts don't count.
     """
     pairs = prompt_gains(evaluations)
     pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < settings.zero_mass)]
@@ -57,15 +60,16 @@ def transcend(evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iter
         for prompts in ("id", "ood"):
             own = pairs[pairs["stage"] == rl_stage(prompts, method)]
             for (axis, ratio), table in own.groupby(["axis", "ood_ratio"], sort=False, observed=True):
-                gains = table.groupby("seed")["gain"].agg(["mean", "size"])
-                gains = gains.loc[gains["size"] >= settings.band_prompts, "mean"]
-                found = claim.row(axis, "", gains, len(table), settings)
-                raised = int((table["mass_after"] > settings.partial[0]).sum())
+                table = table[table.groupby("seed")["gain"].transform("size") >= settings.band_prompts]
+                if table.empty:
+                    continue
+                seeds = table.assign(raised=table["mass_after"] > settings.partial[0]).groupby("seed")
+                found = claim.row(axis, "", seeds["gain"].mean(), len(table), settings)
+                share = RAISED.row(axis, "", seeds["raised"].mean(), len(table), settings)
                 rows.append(
-                    {"method": method, "trained_on": prompts, "axis": axis, "ood_ratio": ratio, "seeds": len(gains), "prompts": len(table)}
+                    {"method": method, "trained_on": prompts, "axis": axis, "ood_ratio": ratio, "seeds": len(seeds), "prompts": len(table)}
                     | {"before": table["mass_before"].mean(), "after": table["mass_after"].mean(), "gain": found["effect"]}
-                    | {"low": found["low"], "high": found["high"], "raised": raised / len(table)}
-                    | {"raised_at_most": float(clopper_pearson_upper(raised, len(table)))}
+                    | {"low": found["low"], "high": found["high"], "raised": share["effect"], "raised_at_most": share["high"]}
                     | {"transcends": TRANSCENDS.get(found["verdict"], "unclear")}
                 )
     columns = ["method", "trained_on", "axis", "ood_ratio", "seeds", "prompts", "before", "after", "gain", "low", "high"]

@@ -113,15 +113,24 @@ class Settings(Section):
                     f"evaluation.prompts: {self.evaluation.prompts} can't cover the {max(len(axis.id), len(axis.ood))} tasks of axes.{name}"
                 )
             for task in (*axis.id, *axis.ood):
-                tokens = task.prompt_tokens + task.completion_tokens
-                if tokens > self.model.context:
-                    raise ValueError(f"axes.{name}: task '{task}' needs {tokens} tokens, more than model.context ({self.model.context})")
+                lengths = task.prompt_tokens, task.completion_tokens
+                tokens, method = max((m.tokens(*lengths), f" under {n}" * (n != "grpo")) for n, m in self.methods.items())
+                if max(sum(lengths), tokens) > self.model.context:
+                    method = method if sum(lengths) <= self.model.context else ""
+                    raise ValueError(
+                        f"axes.{name}: task '{task}' needs {tokens} tokens{method}, more than model.context ({self.model.context})"
+                    )
         return self
 
     @property
     def rl_prompts(self) -> int:
         """Distinct prompts a split that the RL methods need at most."""
-        return max(method.settings(self.grpo).prompts for method in self.methods.values())
+        return max(self.grpo.prompts, *(method.count(self.grpo) for method in self.methods.values()))
+
+    @property
+    def main_method(self) -> str:
+        """The method that tables and figures of one method show: plain GRPO, or the first where it is not among them."""
+        return "grpo" if "grpo" in self.methods else next(iter(self.methods))
 
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
         """OOD ratios of an axis: its own list, else the run's."""

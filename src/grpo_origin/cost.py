@@ -184,7 +184,7 @@ def find_rates(given: Mapping[str, float | None], file: str | Path, scale: str) 
     found = {name: known[name] for name in Rates.model_fields if name in known}
     found |= {name: value for name, value in given.items() if value is not None}
     if missing := [_option(name) for name in Rates.model_fields if name not in found]:
-        raise ConfigError(f"no rate for {scale!r} in {file}: give {' '.join(missing)}")
+        raise ConfigError(f"no rate for {scale!r} in {file}: name another entry with --scale, or give {' '.join(missing)}")
     try:
         return Rates(**found)
     except ValidationError as error:

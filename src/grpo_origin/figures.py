@@ -127,7 +127,7 @@ def gain_figure(binned: pd.DataFrame, seed_binned: pd.DataFrame, beta: float) ->
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
         axes.set_title(split_label(split))
-    panels[0, 0].set_ylabel("gain in mass by GRPO")
+    panels[0, 0].set_ylabel("gain in mass against SFT")
     legend(figure, panels[0, 0])
     return figure
 
@@ -335,6 +335,11 @@ def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
 def read_tables(paths: Mapping[str, str | Path]) -> dict[str, pd.DataFrame]:
     """Tables by name; raises ArtefactError if a file can't be used."""
     return {name: read_table(path).to_pandas() for name, path in paths.items()}
+
+
+def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """A table without the RL stages of other methods; one without stages as it is."""
+    return table[~table["stage"].str.contains("~") | table["stage"].str.startswith(f"{method}~")] if "stage" in table else table
 
 
 Tables = Mapping[str, pd.DataFrame]

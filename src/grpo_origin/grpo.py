@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from grpo_origin.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.config import PROMPTS, GRPOSettings, RuntimeSettings, TaskSpec
 from grpo_origin.data import read_prompts
-from grpo_origin.files import Interrupted, Provenance, write_json
+from grpo_origin.files import ArtefactError, Interrupted, Provenance, write_json
 from grpo_origin.method import Method, Rollout
 from grpo_origin.methods.grpo import GRPO
 from grpo_origin.model import choose_device, load_model
@@ -199,10 +199,13 @@ def trainer_config(
     return GRPOConfig(**({"loss_type": "grpo", "scale_rewards": "group"} | shared | method.arguments()))
 
 
-def prompt_set(path: str | Path, split: str, method: Method, seed: int) -> Dataset:
-    """The prompts of a GRPO file in the order of training: columns `prompt` and `question` (the same), `gold`, `task`."""
+def prompt_set(path: str | Path, split: str, method: Method, count: int, seed: int) -> Dataset:
+    """The prompts of a GRPO file in the order of training, `count` of which a run uses.
+
+    Columns `prompt` and `question` (the same), `gold`, `task`.
+    """
     own, other = (read_prompts(path, name) for name in (split, *(name for name in PROMPTS if name != split)))
-    table = method.prompts(own, other, generator(seed, "method", "prompts"))
+    table = method.prompts(own, other, count, generator(seed, "method", "prompts"))
     columns = {"prompt": "prompt_ids", "question": "prompt_ids", "gold": "completion_ids", "task": "task"}
     return Dataset.from_dict({name: table[column].to_pylist() for name, column in columns.items()})
 
@@ -225,7 +228,7 @@ def grpo(
     """
     device, method = choose_device(runtime), method or GRPO()
     name = type(method).__module__.rpartition(".")[2]
-    grpo = method.settings(grpo)
+    count, grpo = method.count(grpo), method.settings(grpo)
     settings = {"seed": world.seed, "prompts": split, "method": {name: method.model_dump()}, "grpo": grpo.model_dump()}
     modules = (*CODE, "grpo", "method", f"methods/{name}")
     identity = stage_identity(settings, [Path(source) / "model.safetensors", prompts], *modules)
@@ -233,7 +236,7 @@ def grpo(
         if state is None:
             return
         provenance = Provenance(settings, str(device))
-        dataset = prompt_set(prompts, split, method, world.seed)
+        dataset = prompt_set(prompts, split, method, count, world.seed)
         found = state.load_folder()
         memory = json.loads((found / MEMORY).read_text(encoding="utf-8")) if found else {}
         keeper = Keeper(state, stopping, memory)
@@ -255,6 +258,8 @@ def grpo(
             raise Interrupted(
                 f"stopped after step {trainer.state.global_step} of {grpo.steps}; the state is saved and the same command resumes"
             )
+        if trainer.state.global_step < grpo.steps:
+            raise ArtefactError(prompts, f"has too few {split} prompts: they ended at step {trainer.state.global_step} of {grpo.steps}")
         finish(trainer.model, world, training_log(trainer.state.log_history), provenance, state, output)
 
 

@@ -58,6 +58,11 @@ class Rollout:
         return (centred / (grouped.std(1, keepdim=True) + 1e-4) if scaled else centred).flatten()
 
     @property
+    def right_only(self) -> Tensor:
+        """Advantages (B,) of plain likelihood of the right completions: 1 for these, over their share of the batch, and 0 for others."""
+        return self.rewards / self.rewards.mean().clamp(min=1 / len(self.rewards))
+
+    @property
     def mixed(self) -> Tensor:
         """Which rows belong to a group with both right and wrong completions (B,), bool."""
         mean = self.groups(self.rewards).mean(1, keepdim=True)
@@ -109,12 +114,25 @@ class Method(Section):
         changes |= {key: value for key in ("iterations", "beta") if (value := getattr(self, key)) is not None}
         return GRPOSettings.model_validate(grpo.model_dump() | changes)
 
+    @property
+    def objective_is_grpos(self) -> bool:
+        """Whether the expected exact match less the KL term is what it optimises: no hook changes what is rewarded."""
+        return all(getattr(type(self), hook) is getattr(Method, hook) for hook in ("rollout", "rewards", "advantages"))
+
     def arguments(self) -> dict[str, Any]:
         """Arguments of TRL's GRPOConfig (or RLOOConfig) that differ from plain GRPO's."""
         return {}
 
-    def prompts(self, own: pa.Table, other: pa.Table, draws: np.random.Generator) -> pa.Table:
-        """The prompts in the order of training, from the prompt sets of the stage's split and of the other one."""
+    def count(self, grpo: GRPOSettings) -> int:
+        """Distinct prompts that a run trains on: one pass."""
+        return self.settings(grpo).prompts
+
+    def tokens(self, prompt: int, completion: int) -> int:
+        """Longest sequence in training, from the lengths of a task's prompt and completion."""
+        return prompt + completion
+
+    def prompts(self, own: pa.Table, other: pa.Table, count: int, draws: np.random.Generator) -> pa.Table:
+        """The prompts in the order of training, from the prompt sets of the stage's split and of the other one; `count` are used."""
         return own
 
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
@@ -126,11 +144,18 @@ class Method(Section):
         return rollout.rewards
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Advantages, (B,) or (B, T): TRL's own, unless the rewards are changed."""
+        """Advantages, (B,) or (B, T): TRL's own, unless the rewards are changed; those are made relative as GRPO does it.
+
+        Raises TypeError if TRL would do something else with rewards: RLOO, whose KL term is part of them, or scaling by the batch.
+        """
         rewards = self.rewards(rollout)
         if rewards is rollout.rewards:
             return rollout.batch["advantages"]
-        return rollout.relative(rewards, scaled=self.arguments().get("scale_rewards") != "none")
+        scale = self.arguments().get("scale_rewards", "group")
+        scale = {True: "group", False: "none"}.get(scale, scale)
+        if self.trainer != "GRPOTrainer" or scale not in ("group", "none"):
+            raise TypeError(f"{type(self).__name__}: override `advantages` too, since its trainer does not make them as plain GRPO does")
+        return rollout.relative(rewards, scaled=scale == "group")
 
     def log_probs(self, log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
         """The policy's log-probabilities (B, T) that the loss is made of; `batch` as in Rollout, shuffled."""
@@ -143,15 +168,14 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Method]:
-    """The method of a name. Raises ValueError, with the names there are, for any other."""
+    """The method of a name. Raises ValueError, with the names there are, for any other, and for a file without a method."""
     if name not in names():
         raise ValueError(f"unknown method {name!r} (known: {', '.join(names())})")
     module = importlib.import_module(f"{methods.__name__}.{name}")
-    return next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
-    )
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__:
+            return value
+    raise ValueError(f"methods/{name}.py defines no subclass of Method")
 
 
 def parse(entries: Any) -> Any:

@@ -67,10 +67,9 @@ def looks_of(names: Sequence[str]) -> dict[str, dict[str, object]]:
 
 
 def stages_of(table: pd.DataFrame) -> list[str]:
-    """Stages in their order; of several RL methods those of one, plain GRPO if it is there (`methods_figure` has them all)."""
+    """Stages in their order."""
     found = list(table["stage"].unique())
-    methods = methods_of(table)
-    return [stage for stage in STAGES if stage in found] + sorted(stage for stage in found if stage.split("~")[0] == (*methods, "")[0])
+    return [stage for stage in STAGES if stage in found] + sorted(stage for stage in found if stage not in STAGES)
 
 
 def methods_of(table: pd.DataFrame) -> list[str]:

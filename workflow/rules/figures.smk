@@ -47,7 +47,8 @@ rule claims:
     params:
         **settings_of("claims"),
         betas={
-            name: method.settings(SETTINGS.grpo).beta for name, method in SETTINGS.methods.items()
+            name: method.settings(SETTINGS.grpo).beta * method.objective_is_grpos
+            for name, method in SETTINGS.methods.items()
         },
         code=code_fingerprint("statistics", "claims", "compare", "tables"),
     script:
@@ -67,7 +68,8 @@ rule figures:
     params:
         tables=FIGURE_TABLES,
         figures=list(FIGURES.values()),
-        beta=SETTINGS.grpo.beta,
+        method=SETTINGS.main_method,
+        beta=SETTINGS.methods[SETTINGS.main_method].settings(SETTINGS.grpo).beta,
         code=code_fingerprint("theory", "plotting", "figures"),
     script:
         "../scripts/figures.py"
@@ -87,6 +89,7 @@ rule report:
         **cluster("figures"),
     params:
         run=SETTINGS.run,
+        method=SETTINGS.main_method,
         figures=list(FIGURES.values()),
         kinds=FIGURE_KINDS,
         checks=list(CHECKS.values()),

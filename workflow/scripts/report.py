@@ -14,7 +14,10 @@ with job(snakemake.log[0], "report"):
     for (kind, axis), png in zip(params.figures, snakemake.input.figures, strict=True):
         about = params.kinds[kind]
         words = {"axis": axis, "seeds": seeds, "prompts": prompts, "interval": interval}
-        figures.append((about["category"], about["title"].format(**words), about["caption"].format(**words), png))
+        category, title, caption = (about[key].format(**words) for key in ("category", "title", "caption"))
+        if params.method != "grpo" and about["per"] != "theory":  # figures of one method show this one
+            category, title, caption = (text.replace("GRPO", params.method) for text in (category, title, caption))
+        figures.append((category, title, caption, png))
     checks = [(*about, read_table(path).to_pandas()) for about, path in zip(params.checks, snakemake.input.checks, strict=True)]
     provenance = [
         {"stage": Path(folder).name} | json.loads((Path(folder) / "provenance.json").read_text()) for folder in snakemake.input.stages

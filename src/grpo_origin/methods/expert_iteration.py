@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from grpo_origin.method import Method, Rollout
-from grpo_origin.sections import Count
+from grpo_origin.sections import Count, GRPOSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ class ExpertIteration(Method):
     """Control: SFT on own correct samples, in rounds (expert iteration, Anthony et al., arXiv 1705.08439; STaR, arXiv 2203.14465).
 
     A round samples for `round_steps` steps' prompts with the policy as it stands, then fits the correct completions for several
-    epochs: loss = -mean log pi over them, without ratios, clipping or KL. The policy goes on from round to round (assumption;
+    epochs: loss = -mean log pi over their tokens, without ratios, clipping or KL. The policy goes on from round to round (assumption;
     STaR starts each from the first model).
     """
 
@@ -26,6 +26,10 @@ class ExpertIteration(Method):
     def arguments(self) -> dict[str, Any]:
         return {"steps_per_generation": self.round_steps}
 
+    def count(self, grpo: GRPOSettings) -> int:
+        rounds = -(-grpo.steps // (self.round_steps * self.iterations))
+        return rounds * self.round_steps * grpo.prompts_per_step
+
     def advantages(self, rollout: Rollout) -> Tensor:
         rollout.batch.pop("old_per_token_logps", None)  # without it TRL's ratio is 1, and its loss the plain likelihood
-        return rollout.rewards / rollout.rewards.mean().clamp(min=1 / len(rollout.rewards))
+        return rollout.right_only

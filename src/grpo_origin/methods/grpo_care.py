@@ -16,7 +16,7 @@ class GRPOCARE(Method):
     r_i = a_i + bonus a_i [p_i >= mean p - slack], a_i = 1 for a right answer (the last step, whatever the trace), p_i = the
     reference's mean probability (geometric, at most `cap`) of the answer's tokens after the trace, its mean taken over the
     samples that qualify: those with a_i >= max(group's mean, threshold). The paper's reference follows the policy by 0.5 % every
-    10 steps; in a run as short as this it stays at the SFT model (assumption), and the KL term keeps its weight, since TRL only
+    10 steps; in a run as short as this it stays at the SFT model (assumption), and a KL term of small weight stays, since TRL only
     then has the reference's probabilities.
     """
 

@@ -20,6 +20,9 @@ class IGRPO(Method):
     def settings(self, grpo: GRPOSettings) -> GRPOSettings:
         return super().settings(grpo, group_size=grpo.group_size // 2)
 
+    def tokens(self, prompt: int, completion: int) -> int:
+        return 2 * (prompt + completion)
+
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         drafts, rewards = trainer.draft(inputs)
         best = rewards.view(-1, trainer.num_generations).argmax(1).tolist()

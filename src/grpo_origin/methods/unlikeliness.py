@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Unlikeliness(Method):
-    """Correct but unlikely samples earn more (He et al., arXiv 2506.02355): r_i = R_i (1 - penalty rank_i / G).
+    """Correct but unlikely samples earn more (He et al., arXiv 2506.02355; after the authors' code): r_i = R_i (1 - penalty rank_i / G).
 
     rank_i counts the group's completions that are less likely under the sampling policy, by mean log-probability of a token (half
     of those that are alike). A prompt of this study has one correct completion, so within a group all right ones earn alike and
@@ -20,7 +20,7 @@ class Unlikeliness(Method):
     """
 
     iterations: int = Field(2, ge=2, description="Optimiser steps on each batch of rollouts; from 2 on TRL keeps what ranks need.")
-    penalty: float = Field(0.25, ge=0, le=1, description="Share of the reward that the likeliest sample of a group loses.")
+    penalty: float = Field(0.25, ge=0, le=1, description="Share of the reward that a sample likelier than all G others would lose.")
 
     def arguments(self) -> dict[str, Any]:
         return {"scale_rewards": "none"}
