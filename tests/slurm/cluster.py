@@ -102,7 +102,10 @@ class Cluster:
         os.kill(self.pid(f"slurmd_{node}"), signal.SIGKILL)
 
     def start_node(self, node):
+        file = self.folder / "run" / f"slurmd_{node}.pid"
+        old = file.read_text()
         subprocess.run(["slurmd", "-N", node, "-f", self.folder / "slurm.conf"], env=self.environ, check=True, timeout=30)
+        until(lambda: file.read_text() not in ("", old), 30, f"the daemon of {node} is up")  # it writes its pid after it has forked
 
 
 class Checkout:
