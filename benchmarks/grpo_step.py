@@ -53,7 +53,7 @@ class Setting:
         self.world: World = self.source.world
         save_model(build_model(settings.model, self.world, 0), self.world, folder / "model")
         write_grpo(self.source, self.grpo.prompts, settings.sft.samples, folder / "grpo.parquet")
-        self.dataset = prompt_set(folder / "grpo.parquet", "id", GRPO(), 0)
+        self.dataset = prompt_set(folder / "grpo.parquet", "id", GRPO(), settings.rl_prompts, 0)
         self.longest = max(map(len, self.dataset["gold"]))
 
     def now(self) -> float:

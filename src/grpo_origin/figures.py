@@ -211,7 +211,8 @@ def methods_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame, summary: pd.Da
         start = levels[(levels["ood_ratio"] == ratio) & (levels["split"] == "ood") & (levels["stage"] == "sft")]["mean"].item()
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.axvline(1 - start, color=colours["ood"], linestyle="--", linewidth=0.8)
-        axes.set_title(f"OOD ratio {ratio}: OOD mass {start:.2g} after SFT\ntrained on {prompts.upper()} prompts")
+        mass = f"{start:.2g}" if start >= 1e-4 else "below 0.0001"
+        axes.set_title(f"OOD ratio {ratio}\nOOD mass after SFT {mass}\ntrained on {prompts.upper()} prompts")
         if row == len(trained) - 1:
             axes.set_xlabel("change of mean mass against SFT")
     panels[0, 0].set_yticks(range(len(methods)), methods)
