@@ -182,7 +182,7 @@ def report(tmp_path_factory) -> Path:
 
 def test_report_is_one_page_with_claims_first_and_no_outside_request(report):
     page = report.read_text()
-    assert page.index("no OOD, no gain") < page.index("<details><summary>dapo</summary>") < page.index("of another method")
+    assert page.index("no OOD, no gain") < page.index("<details><summary>the same for dapo</summary>") < page.index("of another method")
     assert page.index("of another method") < page.index("data:image/png;base64,") < page.index("<h2>How it was run")
     assert "planted &lt;run&gt;" in page
     assert "A &amp; B" in page

@@ -52,7 +52,8 @@ def html_table(table: pd.DataFrame) -> str:
 def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a reader wants it: verdict first, effect and interval together."""
     effect = [
-        f"{row.effect:+.3f}" + ("" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]") for row in claims.itertuples(index=False)
+        ("–" if pd.isna(row.effect) else f"{row.effect:+.3f}") + ("" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
+        for row in claims.itertuples(index=False)
     ]
     columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
     return pd.DataFrame(
@@ -65,7 +66,7 @@ def claims_html(claims: pd.DataFrame) -> str:
     shown = []
     for method, table in claims.groupby("method", sort=False):
         rows = html_table(claims_table(table))
-        shown.append(f"<details><summary>{html.escape(str(method))}</summary>{rows}</details>" if shown else rows)
+        shown.append(f"<details><summary>the same for {html.escape(str(method))}</summary>{rows}</details>" if shown else rows)
     return "".join(shown)
 
 
