@@ -1,7 +1,8 @@
 """Start-up: a sweep whose jobs are forked from one prepared process against the same sweep whose jobs import by themselves.
 
 Runs one cell of the smoke scale through `snakemake` both ways, alternating, prints the wall seconds and their ratio
-(median) and writes startup.json beside this file.
+(median), then what a job by itself (as on a cluster) pays for Python and the imports of its stage, and whether that imports
+trl. Writes startup.json beside this file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,6 +39,17 @@ def sweep(prefork: bool) -> float:
         return time.perf_counter() - started
 
 
+STAGES = {"data": "data", "pretrain and SFT": "train", "RL": "grpo", "evaluate": "evaluate", "tables": "statistics", "figures": "figures"}
+
+
+def imports(module: str) -> tuple[float, bool]:
+    """Wall seconds of a Python process that imports a stage's module, and whether trl came with it."""
+    code = f"import sys, grpo_origin.{module}; print('trl' in sys.modules)"
+    started = time.perf_counter()
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return time.perf_counter() - started, said.stdout.strip() == "True"
+
+
 def main() -> None:
     """Measure, print, write."""
     pairs = [(sweep(True), sweep(False)) for _ in range(REPEATS)]
@@ -45,8 +58,12 @@ def main() -> None:
         "by_themselves_s": statistics.median(b for _, b in pairs),
         "ratio": statistics.median(b / a for a, b in pairs),
     }
+    for stage, module in STAGES.items():
+        runs = [imports(module) for _ in range(REPEATS)]
+        result[f"import_{stage}_s"] = statistics.median(seconds for seconds, _ in runs)
+        result[f"import_{stage}_trl"] = any(trl for _, trl in runs)
     for key, value in result.items():
-        print(f"{key:20} {value:.3g}")
+        print(f"{key:28} {value:.3g}")
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 
 
