@@ -398,7 +398,7 @@ def test_every_method_is_documented_and_small():
     table = (REPO / "docs" / "methods.md").read_text(encoding="utf-8")
     for name in names():
         file = REPO / "src" / "grpo_origin" / "methods" / f"{name}.py"
-        assert len(file.read_text(encoding="utf-8").splitlines()) <= 62, name
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 60, name
         assert f"| `{name}` |" in table, name
         assert find(name).__doc__
         assert issubclass(find(name), Method)
