@@ -12,13 +12,12 @@ import pytest
 import torch
 
 from grpo_origin import grpo as module
-from grpo_origin.config import ConfigError
 from grpo_origin.files import ArtefactError
-from grpo_origin.method import Method, Rollout, find, names, parse
+from grpo_origin.method import Method, Rollout, find, names
 from grpo_origin.model import load_model
 from grpo_origin.tasks import World
 from grpo_origin.tokenizer import build_tokenizer
-from helpers import REPO, read, run_stage, tiny, weights_hash
+from helpers import read, run_stage, tiny, weights_hash
 
 GOLD = [9, 1, 2, 10, 3, 4, 8]  # two steps of `trav trav;2;A`: <think> 1 2 <answer> 3 4 <eos>
 WRONG_FIRST = [9, 1, 5, 10, 3, 4, 8]
@@ -339,46 +338,6 @@ def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypat
     assert weights_hash(tmp_path / "part") == weights_hash(whole)
 
 
-@pytest.mark.parametrize(
-    ("methods", "words"),
-    [
-        (["grop"], ["unknown method 'grop'", "grpo"]),
-        (["grpo", "grpo"], ["grpo", "twice"]),
-        ([], ["list of method names"]),
-        ("grpo", ["list of method names"]),
-        ([{"dapo": {"hgih": 0.3}}], ["dapo", "'hgih'", "high"]),
-        ([{"dapo": {"high": 3}}], ["dapo", "high", "less than 1"]),
-        ([{"dapo": {}, "gspo": {}}], ["{name: {setting: value}}"]),
-        ([{"dapo": 3}], ["{name: {setting: value}}"]),
-        ([{"unlikeliness": {"iterations": 1}}], ["unlikeliness", "iterations"]),
-    ],
-)
-def test_bad_methods_are_one_line_errors(methods, words):
-    with pytest.raises(ConfigError) as error:
-        tiny(methods=methods)
-    message = str(error.value)
-    assert message.startswith("methods")
-    assert "\n" not in message
-    assert all(word in message for word in words), message
-
-
-def test_a_method_that_needs_more_of_the_grpo_section_says_so():
-    with pytest.raises(ConfigError, match=r"methods: igrpo .*group_size"):
-        tiny(methods=["igrpo"], grpo={"group_size": 3})
-
-
-def test_igrpo_needs_room_for_the_draft():
-    with pytest.raises(ConfigError, match=r"axes\.mini: task 'trav shift trav;2;A' needs 32 tokens under igrpo, more than model.context"):
-        tiny(methods=["grpo", "igrpo"], model={"context": 31})
-    assert tiny(methods=["igrpo"], model={"context": 32}).methods
-
-
-def test_prompts_are_enough_for_every_method():
-    assert tiny(methods=["dapo"]).rl_prompts == tiny().rl_prompts == 48  # so that adding grpo later changes no prompt
-    rounds = [{"expert_iteration": {"round_steps": 5, "iterations": 1}}]
-    assert tiny(methods=rounds).rl_prompts == 3 * 5 * 4  # 12 steps are three rounds of five
-
-
 def test_a_run_that_ends_early_is_an_error(cell, tmp_path):
     with pytest.raises(ArtefactError, match=r"grpo\.parquet.* too few ood prompts"):
         run_stage("expert_iteration~ood", cell, tmp_path / "x", tmp_path / "c", {"methods": [{"expert_iteration": {"round_steps": 20}}]})
@@ -392,14 +351,3 @@ def test_changed_rewards_need_a_trainer_that_makes_advantages_as_grpo_does():
             type("Odd", (find("process"),), changes)().advantages(made)
     unscaled = type("Unscaled", (find("process"),), {"arguments": lambda self: {"scale_rewards": False}})
     assert close(unscaled().advantages(made), [0.25, -0.25])
-
-
-def test_every_method_is_documented_and_small():
-    table = (REPO / "docs" / "methods.md").read_text(encoding="utf-8")
-    for name in names():
-        file = REPO / "src" / "grpo_origin" / "methods" / f"{name}.py"
-        assert len(file.read_text(encoding="utf-8").splitlines()) <= 60, name
-        assert f"| `{name}` |" in table, name
-        assert find(name).__doc__
-        assert issubclass(find(name), Method)
-        assert parse([name])[name] == find(name)()

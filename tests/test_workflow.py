@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 import yaml
 
 from grpo_origin.grpo import LOGGED
-from helpers import CODE, REPO, copy_code, environment, planned, read, snakemake, tiny, write_config
+from helpers import CODE, copy_code, environment, planned, read, snakemake, tiny, write_config
 
 CORE = ("pretraining_data", "prompts", "data_summary", "pretrain", "sft", "grpo", "evaluate")  # data to evaluations, without figures
 CELL = Path("results/tiny/mini/seed~0/ood~0.25")
@@ -350,28 +349,6 @@ def test_a_damaged_artefact_is_named_and_a_repaired_one_gives_the_same_results(s
     result = snakemake(copy, target, "--cores", "1", *CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (copy / target).read_bytes() == before
-
-
-def test_a_method_is_one_new_file_and_one_line_of_configuration(sweep, tmp_path):
-    """The worked example of docs/methods.md, on top of a finished run: only its own stages are trained."""
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy, symlinks=True)
-    example = re.search(r"```python\n# src/(\S+)\n(.*?)```", (REPO / "docs" / "methods.md").read_text(), re.DOTALL)
-    (copy / "src" / example[1]).write_text(example[2])
-    write_config(copy, methods=["grpo", {"first_step": {"bonus": 0.2}}])
-    kept = copy / CELL / "grpo~ood" / "model.safetensors"
-    before = kept.stat().st_mtime_ns
-    assert core(planned(copy, *CONFIG)) == {"grpo": 4, "evaluate": 2}
-    result = snakemake(copy, "--cores", "2", *CONFIG)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert kept.stat().st_mtime_ns == before
-    stages = {row["stage"] for row in read(copy / CELL / "evaluation.parquet")}
-    assert stages == {"pretrain", "sft", "grpo~id", "grpo~ood", "first_step~id", "first_step~ood"}
-    tables = copy / "results" / "tiny" / "tables"
-    assert {row["method"] for row in read(tables / "claims.parquet")} == {"grpo", "first_step"}
-    assert {row["method"] for row in read(tables / "transcend.parquet")} == {"grpo", "first_step"}
-    assert (copy / "results" / "tiny" / "figures" / "methods-mini.png").exists()
-    assert "first_step" in (copy / "results" / "tiny" / "report.html").read_text()
 
 
 def test_a_stage_made_again_has_the_same_weights(sweep, tmp_path):
