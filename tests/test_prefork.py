@@ -55,7 +55,7 @@ def alive(pid: int) -> bool:
 
 def test_runs_in_a_fork_with_its_output_folder_and_environment(server, tmp_path):
     command = script(tmp_path, "print(os.getppid(), os.getcwd(), os.environ['MARK'])\nprint('warned', file=sys.stderr)")
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ) | {"MARK": "x"}, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ) | {"MARK": "x"}, timeout=120)
     assert result.returncode == 0
     assert result.stdout.split() == [str(server.pid), str(tmp_path), "x"]
     assert result.stderr == "warned\n"
@@ -65,13 +65,13 @@ def test_runs_in_a_fork_with_its_output_folder_and_environment(server, tmp_path)
     ("body", "code", "shown"), [("sys.exit(3)", 3, ""), ("sys.exit('gone')", 1, "gone"), ("1/0", 1, "ZeroDivisionError")]
 )
 def test_exit_status_and_message(server, tmp_path, body, code, shown):
-    result = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=30)
+    result = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=120)
     assert (result.returncode, shown in result.stderr) == (code, True)
 
 
 def test_goes_on_by_itself_without_a_server(tmp_path, monkeypatch):
     monkeypatch.setenv(prefork.VARIABLE, "grpo-origin-not-there")
-    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=30)
+    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120)
     assert result.stdout.split() == [str(os.getpid())]
 
 
@@ -80,7 +80,7 @@ def test_sigterm_reaches_the_job(server, tmp_path):
     process = subprocess.Popen(script(tmp_path, body), cwd=tmp_path)
     wait_for((tmp_path / "ready").exists)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 7
+    assert process.wait(timeout=120) == 7
 
 
 @pytest.mark.parametrize("victim", ["script", "server"])
@@ -91,4 +91,4 @@ def test_no_job_outlives_its_script_or_the_server(server, tmp_path, victim):
     child = int((tmp_path / "pid").read_text())
     (process if victim == "script" else server).kill()
     wait_for(lambda: not alive(child))
-    assert process.wait(timeout=20) != 0
+    assert process.wait(timeout=120) != 0

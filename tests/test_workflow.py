@@ -33,6 +33,16 @@ def tree(tmp_path_factory) -> Path:
     return tree
 
 
+@contextmanager
+def processor_seconds() -> Iterator[list[float]]:
+    """Processor time of the commands run inside, in seconds: unlike the clock's, it does not depend on what else a machine does."""
+    spent: list[float] = []
+    before = os.times()
+    yield spent
+    after = os.times()
+    spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+
+
 def core(plan: dict[str, int]) -> dict[str, int]:
     return {rule: count for rule, count in plan.items() if rule in CORE}
 
@@ -56,11 +66,11 @@ def test_job_counts_of_a_dry_run(tree, arguments, expected):
 
 
 def test_the_paper_scale_can_be_planned_quickly(tree):
-    started = time.monotonic()
     settings = yaml.safe_load((tree / "config" / "paper.yaml").read_text())
-    plan = core(planned(tree, "--configfile", "config/paper.yaml"))
+    with processor_seconds() as spent:
+        plan = core(planned(tree, "--configfile", "config/paper.yaml"))
     assert plan["pretrain"] == plan["evaluate"] == 3 * 4 * len(settings["ratios"])
-    assert time.monotonic() - started < 30
+    assert spent[0] < 30
 
 
 def test_a_single_cell(tree):
@@ -106,9 +116,9 @@ def test_a_bad_configuration_is_refused_at_once_in_one_line(tree, text, key):
     path.unlink(missing_ok=True)
     if text is not None:
         path.write_bytes(text.encode(errors="surrogateescape"))
-    started = time.monotonic()
-    result = snakemake(tree, "--cores", "1", *(("--configfile", "bad.yaml") if text else ("--configfile=bad.yaml",)))
-    assert time.monotonic() - started < 10
+    with processor_seconds() as spent:
+        result = snakemake(tree, "--cores", "1", *(("--configfile", "bad.yaml") if text else ("--configfile=bad.yaml",)))
+    assert spent[0] < 10
     assert result.returncode != 0
     lines = [line for line in (result.stdout + result.stderr).splitlines() if line and not line.startswith(PREFACE)]
     assert len(lines) == 1, lines

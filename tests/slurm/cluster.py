@@ -45,8 +45,6 @@ def missing():
         return "needs root: fake GPUs are device files"
     if not (BIN / "snakemake").exists():
         return "snakemake is not installed beside this Python"
-    if Path("/etc/slurm/slurm.conf").exists():
-        return "this machine has a SLURM already"
     return None
 
 
@@ -63,6 +61,10 @@ def _free_ports(count):
     raise RuntimeError("no free ports")
 
 
+class Occupied(RuntimeError):
+    """This machine has a SLURM already."""
+
+
 @dataclass
 class Cluster:
     """Two nodes, n1 and n2."""
@@ -72,7 +74,11 @@ class Cluster:
 
     def up(self):
         self.environ = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
-        subprocess.run([HERE / "up.sh", self.folder, str(_free_ports(3))], env=self.environ, check=True, timeout=60)
+        """Start it. Raises Occupied where a SLURM is already."""
+        started = subprocess.run([HERE / "up.sh", self.folder, str(_free_ports(3))], env=self.environ, timeout=120)
+        if started.returncode == 3:
+            raise Occupied("this machine has a SLURM already")
+        started.check_returncode()
 
     def down(self):
         subprocess.run([HERE / "down.sh", self.folder], env=self.environ, check=True, timeout=120)

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import Checkout, Cluster, missing
+from cluster import Checkout, Cluster, Occupied, missing
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,8 @@ def cluster():
     try:
         found.up()
         yield found
+    except Occupied as error:
+        pytest.skip(str(error))
     finally:
         found.down()
         shutil.rmtree(folder, ignore_errors=True)

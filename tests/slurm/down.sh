@@ -3,6 +3,7 @@
 set -uo pipefail
 DIR=$(cd "${1:?folder of up.sh}" && pwd)
 export SLURM_CONF="$DIR/slurm.conf"
+[ -e "$SLURM_CONF" ] || exit 0
 timeout 10 scancel --user "$(id -un)" 2>/dev/null
 for _ in $(seq 50); do
     [ -z "$(timeout 5 squeue -h 2>/dev/null)" ] && break

@@ -9,7 +9,12 @@ export PATH=$PATH:/usr/sbin:/sbin
 
 # Jobs find the configuration only here: the executor drops SLURM_CONF from their environment. Never touch a real one.
 PUBLIC=/etc/slurm/slurm.conf
-if [ -e "$PUBLIC" ] || { [ -L "$PUBLIC" ] && [ -e "$(readlink "$PUBLIC")" ]; }; then
+# What an interrupted test left is no cluster: a link to a throw-away one whose controller is gone.
+if [ -L "$PUBLIC" ] && old=$(dirname "$(readlink "$PUBLIC")") && grep -qs '^ClusterName=throwaway' "$PUBLIC" &&
+    [ "$(cat "/proc/$(cat "$old/run/slurmctld.pid" 2>/dev/null)/comm" 2>/dev/null)" != slurmctld ]; then
+    rm -f "$PUBLIC"
+fi
+if [ -e "$PUBLIC" ]; then
     echo "$PUBLIC exists: this machine has a SLURM already" >&2
     exit 3
 fi
