@@ -1,8 +1,9 @@
 """Planning: wall seconds, processor seconds and memory of `snakemake -n` against the number of cells.
 
 The default study with more seeds and, if asked, another number of ratios an axis (cells = axes x seeds x ratios), planned in an empty
-folder, a process of its own each time. Sizes go up and down in turn, figures are medians. Snakemake's own share is what a larger
-sweep pays before its first job. Writes dag.json beside this file.
+folder, a process of its own each time. `bare_s` is Snakemake's own share: processor seconds to plan a workflow of as many cells, each
+the same chain of jobs, whose rules have neither settings, resources nor logs. Sizes go up and down in turn, figures are medians.
+Writes dag.json beside this file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,25 @@ from pathlib import Path
 import yaml
 
 REPO = Path(__file__).parents[1]
+BARE = """
+rule all:
+    input: expand("{cell}/evaluation", cell=range(int(config["cells"])))
+rule pretrain:
+    output: "{cell}/pretrain"
+    shell: "touch {output}"
+rule sft:
+    input: "{cell}/pretrain"
+    output: "{cell}/sft"
+    shell: "touch {output}"
+rule grpo:
+    input: "{cell}/sft"
+    output: "{cell}/grpo~{prompts}"
+    shell: "touch {output}"
+rule evaluate:
+    input: "{cell}/pretrain", "{cell}/sft", "{cell}/grpo~id", "{cell}/grpo~ood"
+    output: "{cell}/evaluation"
+    shell: "touch {output}"
+"""
 
 
 def study(cells: int, ratios: int) -> dict[str, object]:
@@ -30,27 +50,42 @@ def study(cells: int, ratios: int) -> dict[str, object]:
     return {"run": "plan", "seeds": list(range(seeds)), "axes": {name: {"ratios": listed} for name in default["axes"]}}
 
 
+def cells_of(change: dict[str, object]) -> int:
+    """Number of cells of a study."""
+    return len(change["seeds"]) * sum(len(axis["ratios"]) for axis in change["axes"].values())
+
+
 def planned(change: dict[str, object]) -> dict[str, float]:
-    """Wall and processor seconds, bytes of memory and number of jobs of a dry run."""
+    """Number of jobs, wall and processor seconds and memory of a dry run of the workflow; processor seconds of a bare one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "plan.yaml").write_text(yaml.safe_dump(change), encoding="utf-8")
         for shared in ("config", "profiles"):
             (folder / shared).symlink_to(REPO / shared)
-        command = ["snakemake", "-s", str(REPO / "Snakefile"), "--cores", "1", "-n", "--quiet", "rules", "--configfile", "plan.yaml"]
-        with open(folder / "out", "w+b") as out:
-            started = time.perf_counter()
-            process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
-            _, status, used = os.wait4(process.pid, 0)
-            wall = time.perf_counter() - started
-            process.returncode = os.waitstatus_to_exitcode(status)
-            out.seek(0)
-            said = out.read().decode()
-        if process.returncode:
-            raise SystemExit(f"snakemake -n failed:\n{said[-2000:]}")
-        total = re.search(r"^total\s+(\d+)", said, re.MULTILINE)
-        jobs = float(total.group(1)) if total else float("nan")
-        return {"jobs": jobs, "wall_s": wall, "cpu_s": used.ru_utime + used.ru_stime, "memory_mb": used.ru_maxrss * 1024 / 1e6}
+        whole = dry_run(folder, "-s", str(REPO / "Snakefile"), "--configfile", "plan.yaml")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "Snakefile").write_text(BARE, encoding="utf-8")
+        bare = dry_run(folder, "--config", f"cells={cells_of(change)}")
+    return whole | {"bare_s": bare["cpu_s"]}
+
+
+def dry_run(folder: Path, *arguments: str) -> dict[str, float]:
+    """Number of jobs, wall and processor seconds and memory of a dry run in a folder."""
+    command = ["snakemake", "--cores", "1", "-n", "--quiet", "rules", *arguments]
+    with open(folder / "out", "w+b") as out:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        said = out.read().decode()
+    if process.returncode:
+        raise SystemExit(f"snakemake -n failed:\n{said[-2000:]}")
+    total = re.search(r"^total\s+(\d+)", said, re.MULTILINE)
+    jobs = float(total.group(1)) if total else float("nan")
+    return {"jobs": jobs, "wall_s": wall, "cpu_s": used.ru_utime + used.ru_stime, "memory_mb": used.ru_maxrss * 1024 / 1e6}
 
 
 def main() -> None:
@@ -67,9 +102,8 @@ def main() -> None:
             runs[size].append(planned(studies[size]))
     rows = []
     for size, change in studies.items():
-        cells = len(change["axes"]) * len(change["seeds"]) * options.ratios
-        rows.append({"cells": cells} | {key: statistics.median(run[key] for run in runs[size]) for key in runs[size][0]})
-        rows[-1]["cpu_ms_a_job"] = rows[-1]["cpu_s"] / rows[-1]["jobs"] * 1e3
+        rows.append({"cells": cells_of(change)} | {key: statistics.median(run[key] for run in runs[size]) for key in runs[size][0]})
+        rows[-1] |= {"cpu_ms_a_job": rows[-1]["cpu_s"] / rows[-1]["jobs"] * 1e3, "over_bare": rows[-1]["cpu_s"] / rows[-1]["bare_s"]}
     print("".join(f"{key:>14}" for key in rows[0]))
     for row in rows:
         print("".join(f"{value:>14.4g}" for value in row.values()))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
 
 from grpo_origin import train as module
 from grpo_origin.config import OptimiserSettings
@@ -22,7 +23,7 @@ from grpo_origin.data import Mixture, Pool
 from grpo_origin.files import ArtefactError, Interrupted
 from grpo_origin.model import build_model, load_model
 from grpo_origin.tasks import World, generator
-from grpo_origin.train import learning_rate
+from grpo_origin.train import learning_rate, next_token_loss
 from helpers import interrupt_stage, make_data, read, run_stage, tiny, weights_hash
 
 MANY_STEPS = {"pretrain": {}, "sft": {"sft": {"epochs": 40}}}  # enough steps to be interrupted between two of them
@@ -283,3 +284,20 @@ def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_pa
     assert difference[-1] < 0.05
     assert logs["bfloat16"][-1] < logs["bfloat16"][0] - 0.5
     assert any(not torch.equal(weights["bfloat16"][name], tensor) for name, tensor in weights["float32"].items())
+
+
+def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
+    """The compiled forward pass of GPU runs, traced on the CPU: every step brings other block sizes, and each graph costs a compilation.
+
+    Past torch's limit of recompilations it would go on uncompiled, without a word.
+    """
+    settings = tiny()
+    model = build_model(settings.model, World(settings.world.nodes, 0), 0)
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    for rows, length in [(28, 12), (36, 18), (31, 12), (33, 18), (1, 24), (5, 24), (7, 30), (1, 12), (40, 17), (2, 9), (64, 28)]:
+        tokens = torch.randint(settings.world.nodes, (rows, length))
+        logits = compiled(input_ids=tokens, use_cache=False).logits
+        next_token_loss(logits, tokens, 1).backward()
+        assert torch.allclose(logits, model(input_ids=tokens, use_cache=False).logits, atol=1e-5)
+    assert counter.frame_count <= 4
