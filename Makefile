@@ -44,5 +44,6 @@ docs: $(VENV)/installed ## write docs/configuration.md from the settings
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
 
-clean: ## remove the environment and caches, keep results
-	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis
+# Of Snakemake's folder the records stay: without them a changed setting would not make existing results again.
+clean: ## remove the environment and caches, keep results and the record of their settings
+	rm -rf $(filter-out .snakemake/metadata .snakemake/incomplete,$(wildcard .snakemake/*)) $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -6,62 +6,7 @@ from hypothesis import strategies as st
 
 from grpo_origin.claims import CLAIMS, COLUMNS, Claim, decide, ledger
 from grpo_origin.config import ClaimsSettings, ConfigError, load_settings
-
-SETTINGS = ClaimsSettings()
-PROMPTS = 64
-TASKS = {"id": ("trav;4;A", "shift;4;A"), "ood": ("trav shift;4;A", "shift trav;4;A"), "mixed-1": ("trav;4;A", "shift;4;A")}
-STAGES = ("sft", "grpo~id", "grpo~ood")
-
-
-def spread(mean, seeds, width=0.002):
-    """One value a seed around a mean; `width` decides whether an interval is narrow."""
-    return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
-
-
-def plant(mass, *, axis="any name", seeds=3, ratios=("0", "0.1"), splits=("id", "ood"), stages=STAGES, tasks=TASKS):
-    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
-    parts = []
-    for seed in range(seeds):
-        for ratio in ratios:
-            for stage in stages:
-                for split in splits:
-                    for number, task in enumerate(tasks[split]):
-                        prompts = np.arange(PROMPTS)
-                        values = np.clip(mass(seed, ratio, stage, split, task, prompts), 0, 1) + np.zeros(PROMPTS)
-                        names = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": task}
-                        with np.errstate(divide="ignore"):
-                            columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
-                        parts.append(pd.DataFrame({**columns, "prompt_index": prompts + number * PROMPTS}).assign(**names))
-    return pd.concat(parts, ignore_index=True)
-
-
-def shifted(base, changes, seeds=3, width=0.002):
-    """Masses `base` (a number or an array of prompts), plus changes[(ratio, stage, split)] that differ a little between seeds.
-
-    A key may be shorter: (stage, split) or (stage,).
-    """
-
-    def mass(seed, ratio, stage, split, task, prompts):
-        keys = [key for key in ((ratio, stage, split), (stage, split), (stage,)) if key in changes]
-        change = spread(changes[keys[0]], seeds, width)[seed] if keys else 0.0
-        return (base[prompts % len(base)] if isinstance(base, np.ndarray) else base) + change
-
-    return mass
-
-
-def rows(table, claim, **where):
-    found = ledger(table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None))
-    found = found[found["claim"] == claim]
-    for name, text in where.items():
-        found = found[found[name].str.contains(text, regex=False)]
-    return found
-
-
-def verdict(table, claim, **where):
-    found = rows(table, claim, **where)
-    assert len(found) == 1, found
-    return found.iloc[0]["verdict"]
-
+from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, verdict
 
 WIDE = 0.2
 VERDICTS = pytest.mark.parametrize(
@@ -154,6 +99,24 @@ def test_exposure_is_judged_for_every_axis():
     assert verdict(table, "no exposure", axis="two") == "supported"
 
 
+WITH_PRETRAINING = ("pretrain", *STAGES)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "width", "expected"), [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.3, WIDE, "inconclusive")]
+)
+def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected):
+    changes = {("0.1", "grpo~ood", "ood"): 0.4}
+    table = plant(shifted(0.1, {("0.1", "pretrain", "ood"): pretrained - 0.1}), stages=("pretrain",))
+    after = plant(shifted(0.1, changes, width=width), stages=STAGES)
+    table = pd.concat([table, after])
+    assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
+    found = rows(table, "beyond pretraining").iloc[0]
+    assert found["verdict"] == expected
+    assert found["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
+    assert f"pretrain {pretrained:.3f}, sft 0.100, grpo~ood 0.500" in found["note"]
+
+
 BANDS = np.repeat([1e-6, 0.5, 0.97], [21, 22, 21])
 
 
@@ -220,7 +183,7 @@ def mixed(broken, repaired, width=0.002):
         (0.05, 0.7, 0.002, ("supported", "contradicted")),
         (0.9, 0.0, 0.002, ("contradicted", "inconclusive")),  # nothing broken, so nothing to repair
         (0.4, 0.0, WIDE, ("inconclusive", "inconclusive")),
-        (0.05, 0.4, 0.05, ("supported", "inconclusive")),
+        (0.05, 0.45, 0.05, ("supported", "inconclusive")),
     ],
 )
 def test_foreign_tokens(broken, repaired, width, expected):
@@ -275,6 +238,12 @@ def test_mass_bound_in_theory_runs(above, width, expected):
     assert verdict(plant(shifted(0.3, {})), "mass bound", theory=theory(above, width=width)) == expected
 
 
+def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
+    runs = pd.concat([theory(0.4, seeds=1), theory(0.3, seeds=1).assign(axis="length")])
+    found = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
+    assert (found["verdict"], found["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
+
+
 def test_mass_bound_says_when_it_is_vacuous():
     table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
     found = rows(table, "mass bound", beta=0.001).iloc[0]
@@ -323,6 +292,25 @@ def test_sharpening(gain, width, expected):
     assert verdict(plant(mass), "sharpening") == expected
 
 
+def test_sharpening_leaves_out_what_only_sft_hid():
+    """Prompts of no mass after SFT gain much, but the pretrained model had all but the first 32 of them."""
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        new = prompts < 32
+        after = np.where(new, 1e-6 * (seed + 1), 0.9 + spread(0.0, 3)[seed])
+        return {"pretrain": np.where(new, 1e-6, 0.5), "grpo~ood": after if ratio != "0" else 1e-6}.get(stage, 1e-6)
+
+    table = plant(mass, stages=WITH_PRETRAINING)
+    assert verdict(table, "sharpening") == "supported"
+    assert verdict(table[table["stage"] != "pretrain"], "sharpening") == "contradicted"
+
+
+def test_shares_that_agree_by_chance_are_counted_together():
+    row = Claim("x", "x", (-np.inf, 0.05), floor=0.0, share=True).row("all", "", pd.Series([0.125, 0.125]), 32, SETTINGS)
+    assert (row["low"], row["high"]) == (pytest.approx(0.0351, abs=1e-4), pytest.approx(0.2899, abs=1e-4))  # exact interval of 4 in 32
+    assert row["verdict"] == "inconclusive"
+
+
 # Whole ledgers
 
 
@@ -332,9 +320,11 @@ FULL = {"splits": ("id", "ood", "mixed-1")}
 def test_ledger_has_every_claim_in_order():
     table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), SETTINGS, theory(0.0), 0.001)
     assert tuple(table.columns) == COLUMNS
-    names = "no exposure, exposure, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
+    names = (
+        "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
+    )
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
-    assert len(CLAIMS) == 9
+    assert len(CLAIMS) == 10
     assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
 
 

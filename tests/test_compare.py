@@ -50,6 +50,13 @@ def test_only_prompts_that_start_from_about_nothing_count():
     assert transcend(planted({"raft~ood": (0.5, 0.5, 0.6)}, start=1e-3), SETTINGS, ["grpo", "raft"]).empty
 
 
+def test_mass_that_only_sft_hid_is_no_transcending():
+    table = planted({"pretrain": (0.4, 0.4, 0.4), "raft~ood": (0.5, 0.55, 0.6)})
+    row = transcend(table, SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    assert (row["prompts"], row["hidden"], row["transcends"]) == (0, 3 * PROMPTS, "unclear")
+    assert np.isnan(row["gain"])
+
+
 def test_a_seed_with_few_such_prompts_does_not_count():
     table = planted({"raft~ood": (0.5, 0.55, 0.6)})
     few = (table["seed"] == 2) & (table["split"] == "ood") & (table["prompt_index"] >= SETTINGS.band_prompts - 1)

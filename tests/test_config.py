@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from grpo_origin.config import ConfigError, Settings, load_settings, ood_count
+from grpo_origin.cost import read_settings
 from grpo_origin.data import check_string_space
-from helpers import REPO, TINY, merged, tiny
+from helpers import REPO, TINY, copy_code, merged, snakemake, tiny
 
 DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
 LAPTOP_CELLS = 60
@@ -29,6 +30,8 @@ BAD = {
     "ratio is NaN": ({"ratios": [float("nan")]}, "ratios", "0 to 1"),
     "ratio is a truth value": ({"ratios": [True]}, "ratios", "0 to 1"),
     "ratio with exponent": ({"ratios": ["1e-2"]}, "ratios", "0 to 1"),
+    "ratio in other digits": ({"ratios": ["٠.١"]}, "ratios", "0 to 1"),
+    "ratio too long for a folder": ({"ratios": ["0." + "0" * 300]}, "ratios", "30 characters"),
     "ratio could leave the folder": ({"ratios": ["../0"]}, "ratios", "0 to 1"),
     "repeated ratio": ({"ratios": ["0.1", "0.1"]}, "ratios", "twice"),
     "equal ratios written differently": ({"ratios": ["0.5", "0.50"]}, "ratios", "0.50"),
@@ -43,6 +46,8 @@ BAD = {
     "task in another notation": (axis(id=["trav,2,A"]), "axes.mini.id", "operations;length;alphabet"),
     "length 0": (axis(id=["trav;0;A"]), "axes.mini.id", "1 to 64"),
     "length is no number": (axis(id=["trav;two;A"]), "axes.mini.id", "1 to 64"),
+    "length in other digits": (axis(id=["trav;²;A"]), "axes.mini.id", "length '²' in task 'trav;²;A' is not a whole number from 1 to 64"),
+    "length of 5000 digits": (axis(id=[f"trav;{'9' * 5000};A"]), "axes.mini.id", "1 to 64"),
     "length beyond the context": (axis(id=["trav trav;20;A"]), "axes.mini", "context"),
     "length too short for test prompts": (axis(id=["trav;1;A"], mixed=[]), "evaluation.prompts", "test strings"),
     "unknown axis key": (axis(ratio=["0"]), "axes.mini.ratio", "did you mean 'ratios'"),
@@ -56,6 +61,7 @@ BAD = {
     "mixed none": (axis(mixed=[0]), "axes.mini.mixed", "greater than or equal to 1"),
     "no axes": ({"axes": {"mini": None}}, "axes", "at least 1"),
     "axis name with a slash": ({"axes": {"a/b": TINY["axes"]["mini"]}}, "axes", "pattern"),
+    "axis name too long for a folder": ({"axes": {"a" * 101: TINY["axes"]["mini"]}}, "axes", "at most 100"),
     "misspelt key": ({"sedes": [0]}, "sedes", "did you mean 'seeds'"),
     "misspelt section key": ({"grpo": {"groupsize": 4}}, "grpo.groupsize", "group_size"),
     "misspelt model key": ({"model": {"depth": 4}}, "model.depth", "allowed: layers"),
@@ -81,9 +87,11 @@ BAD = {
     "seeds not a list": ({"seeds": 3}, "seeds", "tuple"),
     "repeated seeds": ({"seeds": [0, 1, 0]}, "seeds", "seed 0 is listed twice"),
     "negative seed": ({"seeds": [-1]}, "seeds", "greater than or equal to 0"),
+    "seed is a truth value": ({"seeds": [True]}, "seeds", "a number, not True"),
     "seed too large for the generators": ({"seeds": [2**32]}, "seeds", "less than 4294967296"),
     "run with a slash": ({"run": "a/b"}, "run", "pattern"),
     "run is the parent folder": ({"run": ".."}, "run", "pattern"),
+    "run too long for a folder": ({"run": "r" * 101}, "run", "at most 100"),
     "run missing": ({"run": ...}, "run", "missing"),
     "batch larger than the samples": ({"pretrain": {"batch_size": 9000}}, "batch_size", "samples (8000)"),
     "SFT batch larger than the samples": ({"sft": {"batch_size": 64}}, "batch_size", "samples (40)"),
@@ -93,6 +101,26 @@ BAD = {
     "fewer test prompts than tasks": ({"evaluation": {"prompts": 1}}, "evaluation.prompts", "can't cover the 2 tasks"),
     "unknown device": ({"runtime": {"device": "tpu"}}, "runtime.device", "'cuda'"),
     "no threads": ({"runtime": {"threads": 0}}, "runtime.threads", "greater than or equal to 1"),
+    "truth value for a whole number": ({"resources": {"grpo": {"gpus": True}}}, "resources.grpo.gpus", "a number, not True"),
+    "truth value for a number": ({"grpo": {"beta": True}}, "grpo.beta", "a number, not True"),
+    "truth value in a list": (axis(mixed=[True]), "axes.mini.mixed", "a number, not True"),
+    "lease that ends between two heartbeats": ({"runtime": {"lease_seconds": 1e-6}}, "runtime.lease_seconds", "or equal to 5"),
+    "lease beyond the clock": ({"runtime": {"lease_seconds": 1e300}}, "runtime.lease_seconds", "or equal to 1000000"),
+    "absurd samples": ({"pretrain": {"samples": 1e23}}, "pretrain.samples", "or equal to 100000000000"),
+    "absurd width": ({"model": {"width": 4 * 10**12}}, "model.width", "or equal to 65536"),
+    "absurd layers": ({"model": {"layers": 10**6}}, "model.layers", "or equal to 1000"),
+    "absurd context": ({"model": {"context": 10**30}}, "model.context", "or equal to 65536"),
+    "absurd feed-forward": ({"model": {"feed_forward": 10**12}}, "model.feed_forward", "or equal to 1000000"),
+    "absurd steps": ({"grpo": {"steps": 10**30}}, "grpo.steps", "or equal to 1000000000"),
+    "absurd group": ({"grpo": {"group_size": 10**30}}, "grpo.group_size", "or equal to 1000000"),
+    "absurd batch": ({"evaluation": {"batch_size": 10**30}}, "evaluation.batch_size", "or equal to 1000000000"),
+    "absurd weight decay": ({"sft": {"weight_decay": 1e300}}, "sft.weight_decay", "or equal to 1000"),
+    "absurd beta": ({"grpo": {"beta": 1e300}}, "grpo.beta", "or equal to 1000000"),
+    "absurd threads": ({"runtime": {"threads": 10**15}}, "runtime.threads", "or equal to 4096"),
+    "absurd memory": ({"resources": {"data": {"mem_mb": 1e30}}}, "resources.data.mem_mb", "or equal to 100000000"),
+    "absurd time": ({"resources": {"data": {"minutes": 10**12}}}, "resources.data.minutes", "or equal to 1000000"),
+    "KL weight too small for a file name": ({"theory": {"betas": [1e-300]}}, "theory.betas", "30 characters"),
+    "absurd KL weight": ({"theory": {"betas": ["9" * 29]}}, "theory.betas", "up to 1000000"),
     "section is a number": ({"model": 3}, "model", "dictionary"),
     "section is empty": ({"model": None}, "model", "dictionary"),
 }
@@ -107,6 +135,57 @@ def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed
     assert len(message.splitlines()) == 1
     assert key in message
     assert hint in message
+
+
+FILES = {
+    "a key twice": ("run: one\nseeds: [0]\nrun: two\n", ["bad.yaml", "'run'", "line 3", "once"]),
+    "a nested key twice": ("axes:\n  token: {mixed: [1]}\n  depth: null\n  token: null\n", ["bad.yaml", "'token'", "line 4", "once"]),
+    "a date that is none": ("run: 2024-13-45\n", ["bad.yaml", "month"]),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), FILES.values(), ids=FILES)
+def test_a_bad_file_is_refused_in_one_line_by_the_workflow_as_by_the_cost_command(tmp_path, monkeypatch, text, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    monkeypatch.setattr("sys.argv", ["snakemake", "--cores", "1", "--configfile", str(path)])
+    (check,) = yaml.safe_load((REPO / "profiles" / "default" / "config.yaml").read_text())["__definitions__"]
+    with pytest.raises(SystemExit) as workflow:
+        exec(check, {})
+    with pytest.raises(ConfigError) as cost:
+        read_settings(REPO / "config" / "config.yaml", path)
+    assert str(workflow.value) == f"config error: {cost.value}"
+    assert len(str(cost.value).splitlines()) == 1
+    assert all(word in str(cost.value) for word in words)
+
+
+def test_keys_merged_from_an_anchor_may_be_set_again(tmp_path):
+    (tmp_path / "good.yaml").write_text("sft: &both {batch_size: 32, samples: 100}\npretrain: {<<: *both, samples: 1000}\n")
+    settings = read_settings(REPO / "config" / "config.yaml", tmp_path / "good.yaml")
+    assert (settings.pretrain.samples, settings.pretrain.batch_size) == (1000, 32)
+
+
+REFUSED = {  # name -> the configuration, a file that is in the way, what the line must contain
+    "a key twice": ("seeds: [0]\nseeds: [1]\n", None, "bad.yaml: key 'seeds' is set twice"),
+    "run is a file": ("run: README.md\n", "results/README.md", "run: results/README.md is a file"),
+    "results is a file": ("run: mine\n", "results", "run: results is a file"),
+}
+
+
+@pytest.mark.parametrize(("text", "file", "hint"), REFUSED.values(), ids=REFUSED)
+def test_snakemake_refuses_before_it_creates_anything(tmp_path, text, file, hint):
+    copy_code(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    if file:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    result = snakemake(tmp_path, "--dry-run", "--configfile", "bad.yaml")
+    assert result.returncode != 0
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("config error: ")]
+    assert len(lines) == 1, result.stdout + result.stderr
+    assert hint in lines[0]
+    assert "Traceback" not in result.stdout + result.stderr
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("results/**/*")] == ([file] if file and "/" in file else [])
 
 
 def test_the_tiny_study_is_valid_so_that_each_bad_input_fails_for_its_own_reason():

@@ -103,6 +103,14 @@ def test_missing_rates_are_named_in_one_line(tmp_path):
         find_rates({"grpo_step_s": 0.0}, file, "tiny")
 
 
+@pytest.mark.parametrize("content", ['{"tiny": 5}', '{"tiny": [1]}', "[1]", "5", "null"])
+def test_a_rates_file_of_another_form_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "rates.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"rates\.json: must hold an entry") as error:
+        find_rates({}, tmp_path / "rates.json", "tiny")
+    assert "\n" not in str(error.value)
+
+
 def test_default_scale_has_measured_rates():
     assert find_rates({}, REPO / "benchmarks" / "rates.json", "laptop").startup_s == 0  # local jobs are forked
 
@@ -124,3 +132,21 @@ def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert "GPU-hours" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: no rate for 'paper'"):
         main(["--configfile", "config/paper.yaml", "--rates", str(tmp_path / "none.json")])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at-once", "-5"], "--at-once: must be at least 1, not -5"),
+        (["--at-once", "0"], "--at-once: must be at least 1, not 0"),
+        (["--json", "/nope/x.json"], "/nope/x.json"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(monkeypatch, capsys, options, words):
+    monkeypatch.chdir(REPO)
+    with pytest.raises(SystemExit) as error:
+        main(options)
+    assert str(error.value).startswith("error: ")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not capsys.readouterr().out

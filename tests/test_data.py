@@ -150,7 +150,7 @@ def test_the_summary_counts_what_the_files_hold(study, files):
         assert summary["files"][name]["unique_prompts"] == len(prompts_of(files[name]))
     assert summary["files"]["pretrain-id"]["tasks"]["id: trav;2;A"] == 4000
     assert {ratio: entry["ood_samples"] for ratio, entry in summary["ood"].items()} == {"0": 0, "0.1": 800, "0.333": 2664}
-    assert summary["overlap"]["test in any training set"] == 0
+    assert summary["overlap"]["training samples that start from test strings"] == 0
 
 
 def test_a_training_set_with_a_test_string_is_refused(tmp_path, study):
@@ -158,7 +158,7 @@ def test_a_training_set_with_a_test_string_is_refused(tmp_path, study):
         (tmp_path / f"{name}.parquet").write_bytes((study / "data" / f"{name}.parquet").read_bytes())
     leak = pq.read_table(study / "data" / "test.parquet").slice(0, 1)
     pq.write_table(pa.concat_tables([pq.read_table(tmp_path / "sft.parquet"), leak]).unify_dictionaries(), tmp_path / "sft.parquet")
-    with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 test string"):
+    with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 samples start from test strings"):
         summary_of(tmp_path, tiny())
 
 
@@ -243,6 +243,25 @@ def test_large_spaces_are_sampled_without_repetition():
     assert len(np.unique(drawn, axis=0)) == 5000
     rest = draw_distinct(np.random.default_rng(0), 5000, 5, world, test=True, avoid=drawn)
     assert not {row.tobytes() for row in rest} & {row.tobytes() for row in drawn}
+
+
+def test_a_large_space_that_is_nearly_used_up_gives_avoided_strings_and_then_an_error():
+    world = tiny(world={"nodes": 33, "test_fraction": 0.9995}).world  # of 33^4 strings about 600 are for training
+    drawn = draw_distinct(np.random.default_rng(0), 500, 4, world, test=False)
+    again = draw_distinct(np.random.default_rng(1), 500, 4, world, test=False, avoid=drawn)
+    assert len(np.unique(again, axis=0)) == 500
+    with pytest.raises(ConfigError, match="2000 are needed"):
+        draw_distinct(np.random.default_rng(0), 2000, 4, world, test=False)
+
+
+def test_prompts_of_every_method_must_fit():
+    """Plain GRPO takes 8 prompts a run here, a method without further iterations 480."""
+    axis = {"id": ["trav;3;A"], "ood": ["trav trav;3;A"], "mixed": []}
+    steps = {"grpo": {"steps": 60, "iterations": 60, "prompts_per_step": 8}, "evaluation": {"prompts": 8}, "sft": {"samples": 32}}
+    settings = {"axes": {"mini": axis}, "world": {"nodes": 6}} | steps
+    check_string_space(tiny(**settings))
+    with pytest.raises(ConfigError, match=r"grpo\.prompts_per_step"):
+        check_string_space(tiny(**settings, methods=[{"grpo": {"iterations": 1}}]))
 
 
 @pytest.mark.parametrize("side", ["train", "test"])

@@ -6,16 +6,20 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from grpo_origin import checkpoint as module
 from grpo_origin.checkpoint import Checkpoint, stage
 from grpo_origin.config import RuntimeSettings
 from grpo_origin.files import ArtefactError, DeviceError, content_fingerprint
+from grpo_origin.job import runtime
 from grpo_origin.lease import Owner
 from grpo_origin.model import choose_device
+from helpers import REPO
 
 TENSORS = {"weights": torch.ones(2**20)}  # 4 MiB
 
@@ -67,11 +71,10 @@ def test_a_gpu_that_was_allocated_but_is_not_usable(monkeypatch):
         choose_device(RuntimeSettings(device="cuda"))
 
 
-def test_threads_are_those_allocated(monkeypatch):
+def test_a_job_has_the_threads_that_snakemake_gave_it():
     before = torch.get_num_threads()
     try:
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
-        choose_device(RuntimeSettings(device="cpu", threads=1))
+        choose_device(runtime(SimpleNamespace(config=yaml.safe_load((REPO / "config" / "config.yaml").read_text()), threads=2)))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

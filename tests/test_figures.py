@@ -80,8 +80,9 @@ def planted(seeds: int) -> dict[str, pd.DataFrame]:
 def test_every_figure_of_the_report_can_be_drawn_and_every_one_has_a_caption():
     assert set(KINDS) == set(figures.DRAW)
     for about in KINDS.values():
-        assert set(about) == {"per", "category", "title", "caption"}
-        about["caption"].format(axis="a", seeds=3, prompts=512, interval="95 % t interval")
+        assert {"per", "category", "title", "caption"} <= set(about) <= {"per", "category", "title", "caption", "law"}
+        for text in about.values():
+            text.format(axis="a", seeds=3, prompts=512, interval="95 % t interval", beta="0.001", theory_seeds=1)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -92,6 +93,16 @@ def test_all_kinds_draw(tmp_path, seeds):
             plotting.save(draw(tables, "planted"), tmp_path / f"{kind}.png", tmp_path / f"{kind}.pdf")
             assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
             assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_convergence_figure_has_the_law_of_every_run_and_each_beta_once_in_its_legend():
+    steps = {"step": [0, 100], "train_mass": [0.2, 0.6], "heldout_mass": [0.2, 0.5]}
+    runs = [{"method": "rloo", "beta": 1.0, "axis": axis, "seed": 0, "ood_ratio": "0.1"} for axis in ("one", "two")]
+    trace = pd.concat([pd.DataFrame(steps).assign(**run) for run in runs])
+    prompts = pd.DataFrame([run | {"pool": "train", "law": law} for run, law in zip(runs, (0.8, 0.16), strict=True)])
+    axes = figures.convergence_figure(trace, prompts).axes[0]
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [0.8, 0.16]
+    assert axes.get_legend_handles_labels()[1] == ["beta 1"]
 
 
 def test_axis_figure_shows_means_intervals_and_every_seed():
@@ -168,14 +179,15 @@ def report(tmp_path_factory) -> Path:
         "verdict": "supported",
         "note": "",
     }
-    claims = pd.DataFrame([words | numbers, words | numbers | {"method": "dapo", "claim": "of another method"}])
+    claims = pd.DataFrame([words | numbers | {"method": "dapo", "claim": "of another method"}, words | numbers])
     write_report(
         folder / "report.html",
         run="planted <run>",
         claims=claims,
+        method="grpo",
         figures=[("Axes", "A & B", "what is shown", folder / "a.png")],
         provenance=[provenance],
-        settings={"seeds": [0]},
+        settings={"seeds": [0], "claims": {"significance": 0.1}},
     )
     return folder / "report.html"
 
@@ -187,6 +199,7 @@ def test_report_is_one_page_with_claims_first_and_no_outside_request(report):
     assert "planted &lt;run&gt;" in page
     assert "A &amp; B" in page
     assert "+0.001 [-0.002, +0.004]" in page
+    assert "effect [90 % interval]" in page
     for outside in ("http://", "https://", "<script", "@import", '<link rel="stylesheet"'):
         assert outside not in page
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from grpo_origin import prefork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
 HAND_OVER = "from grpo_origin import prefork\nprefork.hand_over()\nimport os, sys, time\n"
+LISTENING = "00010000"  # flags of a socket in /proc/net/unix
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def server(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", code])
     monkeypatch.setenv(prefork.VARIABLE, name)
     deadline = time.monotonic() + 20
-    while f"@{name}" not in Path("/proc/net/unix").read_text():
+    while not any(line.endswith(f"@{name}") and line.split()[3] == LISTENING for line in Path("/proc/net/unix").read_text().splitlines()):
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.02)
     yield process
@@ -92,3 +98,49 @@ def test_no_job_outlives_its_script_or_the_server(server, tmp_path, victim):
     (process if victim == "script" else server).kill()
     wait_for(lambda: not alive(child))
     assert process.wait(timeout=120) != 0
+
+
+def test_nothing_is_told_to_a_server_of_another_user(monkeypatch):
+    name = f"grpo-origin-test-foreign-{os.getpid()}"
+    monkeypatch.setenv(prefork.VARIABLE, name)
+    told = []
+
+    def listen() -> None:
+        with listener.accept()[0] as connection:
+            told.append(connection.recv(4096))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        me = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: me + 1)
+        prefork.hand_over()  # returns: the script runs by itself
+        thread.join(20)
+    assert told == [b""]
+
+
+def ask_and_leave(server: subprocess.Popen, sent: bytes, file: int) -> None:
+    """Be a script that has sent this much and is gone before the server gets to it."""
+    server.send_signal(signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("\0" + os.environ[prefork.VARIABLE])
+        if sent:
+            socket.send_fds(connection, [sent], [file] * 3)
+    server.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, 20, None], ids=["nothing", "half a length", "a length", "half a request", "a request"])
+def test_a_script_that_goes_before_its_job_has_begun_takes_only_its_job_along(server, tmp_path, size):
+    (tmp_path / "long.py").write_text("import time\ntime.sleep(120)")
+    request = json.dumps({"argv": [str(tmp_path / "long.py")], "cwd": str(tmp_path), "environ": dict(os.environ)}).encode()
+    ours, jobs = os.pipe()
+    ask_and_leave(server, (struct.pack("!I", len(request)) + request)[:size], jobs)
+    os.close(jobs)
+    assert select.select([ours], [], [], 20)[0], "the job lives on, or the server has kept its files"
+    assert os.read(ours, 1) == b""
+    os.close(ours)
+    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == [str(server.pid)]
+    assert server.poll() is None

@@ -333,14 +333,40 @@ def test_binned_gains_by_hand():
         start = np.array([0.3, 0.4, 0.95, 1.0])
         parts += [evaluations(start, seed=seed), evaluations(start + np.array([gain, gain, 0, 0]), seed=seed, stage="grpo~ood")]
     prompts = statistics.prompt_gains(pd.concat(parts))
-    table = statistics.binned_gains(prompts)
+    table = statistics.binned_gains(prompts, fewest=2)
     assert table["bin"].tolist() == ["0.25-0.5", "0.95-1"]
     assert table["mass_before"].tolist() == pytest.approx([0.35, 0.975])
     assert table["mean"].tolist() == pytest.approx([0.2, 0])
     assert table["prompts"].tolist() == [4, 4]
     assert table["interval"][0] == "95 % t interval over 2 seeds"
-    seeds = statistics.seed_binned_gains(prompts, by=("stage", "split"))
+    seeds = statistics.seed_binned_gains(prompts, by=("stage", "split"), fewest=2)
     assert seeds[seeds["bin"] == "0.25-0.5"]["mean"].tolist() == pytest.approx([0.1, 0.3])
+
+
+def test_a_seed_with_few_prompts_in_a_bin_does_not_count():
+    parts = []
+    for seed, prompts, gain in ((0, 5, 0.1), (1, 5, 0.3), (2, 1, -0.3)):
+        start = np.full(prompts, 0.3)
+        parts += [evaluations(start, seed=seed), evaluations(start + gain, seed=seed, stage="grpo~ood")]
+    prompts = statistics.prompt_gains(pd.concat(parts))
+    row = statistics.binned_gains(prompts, fewest=5).iloc[0]
+    assert (row["mean"], row["seeds"], row["prompts"]) == (pytest.approx(0.2), 2, 10)
+    assert set(statistics.seed_binned_gains(prompts, fewest=5)["seed"]) == {0, 1}
+    assert statistics.binned_gains(prompts).empty
+
+
+def test_prompt_gains_know_the_pretrained_mass():
+    table = pd.concat([evaluations([q], stage=stage) for stage, q in (("pretrain", 0.4), ("sft", 0.1), ("grpo~ood", 0.5))])
+    assert statistics.prompt_gains(table)["mass_pretrained"].tolist() == pytest.approx([0.4])
+    assert statistics.prompt_gains(table[table["stage"] != "pretrain"])["mass_pretrained"].isna().all()
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 30), (4, 32), (30, 60), (30, 30)])
+def test_clopper_pearson_interval_inverts_the_binomial_test(count, n):
+    low, high = statistics.clopper_pearson_interval(count, n)
+    tail = 0.05 if count in (0, n) else 0.025
+    assert low == 0 if count == 0 else scipy_stats.binom.sf(count - 1, n, low) == pytest.approx(tail)
+    assert high == 1 if count == n else scipy_stats.binom.cdf(count, n, high) == pytest.approx(tail)
 
 
 def test_a_large_run_takes_seconds():

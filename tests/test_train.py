@@ -113,6 +113,19 @@ def test_a_stage_told_to_stop_during_its_last_step_ends_normally(cell, tmp_path,
     assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
 
 
+def test_a_stage_told_to_stop_while_it_is_put_in_place_ends_normally(cell, tmp_path, monkeypatch):
+    """Here the lease's handler would end the process, and with it a trained model that is nowhere yet."""
+    original = module.save_model
+
+    def save_model(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(*arguments)
+
+    monkeypatch.setattr(module, "save_model", save_model)
+    run_stage("sft", cell, tmp_path / "out", tmp_path / "checkpoint")
+    assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
+
+
 def test_signal_handlers_are_put_back(cell, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     interrupted_state(cell, tmp_path)

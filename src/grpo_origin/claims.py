@@ -22,8 +22,9 @@ import pandas as pd
 from scipy import stats
 
 from grpo_origin.config import PROMPTS, ClaimsSettings, TaskSpec
+from grpo_origin.paths import STAGES as BEFORE
 from grpo_origin.paths import rl_stage
-from grpo_origin.statistics import PASS_AT, constant_interval, pass_at_k, prompt_gains, t_interval
+from grpo_origin.statistics import PASS_AT, clopper_pearson_interval, constant_interval, pass_at_k, prompt_gains, t_interval
 
 COLUMNS = ("claim", "axis", "statement", "cells", "effect", "low", "high", "p_value", "verdict", "note")
 ALL = "all"
@@ -51,9 +52,10 @@ class Claim:
     region: tuple[float, float]
     inside: bool = True
     floor: float = -1.0  # lowest value the effect can have; the highest is 1
+    share: bool = False  # the effect is a share of prompts, which seeds can agree on by chance
 
     def row(self, axis: str, cells: str, values: pd.Series, prompts: int, settings: ClaimsSettings, note: str = "") -> dict[str, Any]:
-        """The ledger's row from one effect a seed (a Series; index seed or (axis, seed)) that rests on so many prompts.
+        """The ledger's row from one effect a seed (a Series; index seed) that rests on so many prompts.
 
         The p-value is that of a two-sided t test of the effect against the nearest edge of the region, so that it lies below
         `significance` exactly when the verdict is not inconclusive; NaN when the seeds do not differ.
@@ -67,7 +69,11 @@ class Claim:
         elif n == 1:
             notes.append("one seed: a verdict needs at least two")
         elif np.ptp(values) <= 1e-12 * values.abs().max():
-            low, high = (float(bound) for bound in constant_interval(mean, prompts, self.floor, 1 - settings.significance))
+            level = 1 - settings.significance
+            if self.share:
+                low, high = clopper_pearson_interval(round(mean * prompts), prompts, level)
+            else:  # means of many prompts that agree to the last digit: these are all the same, as at zero
+                low, high = (float(bound) for bound in constant_interval(mean, prompts, self.floor, level))
             notes.append(f"the same in every seed: Clopper-Pearson bound over {prompts} prompts")
         else:
             std = float(values.std())
@@ -75,7 +81,7 @@ class Claim:
             edge = min((edge for edge in self.region if np.isfinite(edge)), key=lambda edge: abs(edge - mean))
             with np.errstate(divide="ignore"):  # seeds so close that their spread underflows: p = 0
                 p_value = float(2 * stats.t.sf(abs(mean - edge) / (std / np.sqrt(n)), n - 1))
-        seeds = ", ".join(str(unit) if isinstance(unit, int) else " ".join(map(str, unit)) for unit in values.index.tolist())
+        seeds = ", ".join(map(str, values.index))
         return {
             "claim": self.name,
             "axis": axis,
@@ -107,13 +113,14 @@ class Evidence:
     def pairs(self) -> pd.DataFrame:
         """Mass before and after GRPO, a row a stage and prompt; `exposed` if pretraining held OOD data."""
         table = prompt_gains(self.evaluations)
+        table = table.assign(over_pretrained=table["mass_after"] - table["mass_pretrained"])
         return _exposed(table[table["stage"].isin(STAGES)])
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """Mean gain and prompts of every seed, ratio, GRPO stage and split."""
-        keys = ["axis", "seed", "ood_ratio", "exposed", "stage", "split"]
-        return self.pairs.groupby(keys)["gain"].agg(["mean", "size"]).reset_index()
+        """Mean gain (over SFT, over the pretrained model) and prompts of every seed, ratio, GRPO stage and split."""
+        groups = self.pairs.groupby(["axis", "seed", "ood_ratio", "exposed", "stage", "split"])
+        return groups.agg(gain=("gain", "mean"), over_pretrained=("over_pretrained", "mean"), size=("gain", "size")).reset_index()
 
     @cached_property
     def levels(self) -> pd.DataFrame:
@@ -123,12 +130,12 @@ class Evidence:
         table = mass.groupby([self.evaluations[key] for key in keys]).agg(["mean", "size"]).reset_index()
         return _exposed(table)
 
-    def gains(self, axis: str, split: str, exposed: bool | None = None) -> tuple[pd.DataFrame, int]:
+    def gains(self, axis: str, split: str, exposed: bool | None = None, over: str = "gain") -> tuple[pd.DataFrame, int]:
         """Mean gain over ratios, shape (seeds, GRPO stages), and the number of prompts behind it."""
         table = self.cells[(self.cells["axis"] == axis) & (self.cells["split"] == split)]
         if exposed is not None:
             table = table[table["exposed"] == exposed]
-        wide = table.groupby(["seed", "stage"])["mean"].mean().unstack("stage").reindex(columns=list(STAGES))
+        wide = table.groupby(["seed", "stage"])[over].mean().unstack("stage").reindex(columns=list(STAGES))
         return wide, int(table.groupby("seed")["size"].max().sum())
 
     def band(self, table: pd.DataFrame, low: float, high: float, value: str = "gain") -> pd.Series:
@@ -171,9 +178,23 @@ def exposure(e: Evidence) -> list[dict[str, Any]]:
     for axis in e.axes:
         table, prompts = e.gains(axis, "ood", exposed=True)
         cells = e.cells[(e.cells["axis"] == axis) & (e.cells["split"] == "ood") & (e.cells["stage"] == stage) & e.cells["exposed"]]
-        by_ratio = cells.groupby("ood_ratio")["mean"].mean().sort_index(key=lambda ratios: ratios.map(Decimal))
+        by_ratio = cells.groupby("ood_ratio")["gain"].mean().sort_index(key=lambda ratios: ratios.map(Decimal))
         note = f"mean gain by ratio: {_listed(by_ratio)}" if len(by_ratio) else ""
         rows.append(claim.row(axis, f"OOD ratios above 0; OOD prompts; {stage}", table[stage], prompts, e.settings, note))
+    return rows
+
+
+def beyond_pretraining(e: Evidence) -> list[dict[str, Any]]:
+    """GRPO on OOD prompts ends above the pretrained model: SFT on ID data can hide OOD mass, and to get that back is no gain here."""
+    statement = "With OOD pretraining GRPO on OOD prompts ends with more OOD mass than the pretrained model had."
+    claim = Claim("beyond pretraining", statement, (e.settings.negligible, np.inf))
+    rows, stage = [], rl_stage("ood")
+    for axis in e.axes:
+        table, prompts = e.gains(axis, "ood", exposed=True, over="over_pretrained")
+        levels = e.levels[(e.levels["axis"] == axis) & (e.levels["split"] == "ood") & e.levels["exposed"]]
+        means = levels.groupby("stage")["mean"].mean().reindex([*BEFORE, stage]).dropna()
+        note = f"mean mass: {', '.join(f'{name} {value:.3f}' for name, value in means.items())}" if len(means) else ""
+        rows.append(claim.row(axis, f"OOD ratios above 0; OOD prompts; {stage} - pretrain", table[stage], prompts, e.settings, note))
     return rows
 
 
@@ -186,6 +207,9 @@ def sweet_spot(e: Evidence) -> list[dict[str, Any]]:
     bands = pd.DataFrame({name: e.band(table, *limits) for name, limits in ends.items()}).dropna()
     values = bands["partly right"] - bands[["near 0", "near 1"]].max(axis=1)
     note = f"mean gain: {_listed(bands.mean())}; near 1 the gain can't exceed {1 - s.saturated:.2g}" if len(bands) else ""
+    if len(bands) and (zero := table["mass_before"] < s.zero_mass).any():
+        hidden = (table.loc[zero, "mass_pretrained"] >= s.zero_mass).mean()
+        note += f"; of the prompts near 0, the pretrained model had mass on {hidden:.0%}"
     cells = f"OOD ratios above 0; GRPO on the split's own prompts; starting mass < {s.zero_mass:g}, {s.partial[0]:g}-{s.partial[1]:g},"
     return [claim.row(ALL, f"{cells} >= {s.saturated:g}", values, len(table), s, note)]
 
@@ -209,9 +233,9 @@ def foreign_tokens(e: Evidence) -> list[dict[str, Any]]:
     """Foreign tokens break ID prompts, and GRPO doesn't repair them; with and without OOD pretraining, for axes with mixed splits."""
     region = (e.settings.broken, np.inf)
     breaks = Claim("foreign tokens", "Foreign tokens take most of the mass of ID prompts after SFT.", region)
-    stays = Claim(
-        "foreign tokens", "After GRPO the mass that foreign tokens took is still missing, on whatever prompts it trained.", region
-    )
+    half = 1 - e.settings.broken
+    statement = f"GRPO gives back less than {half:.0%} of the mass that foreign tokens took, on whatever prompts it trained."
+    stays = Claim("foreign tokens", statement, (-np.inf, half))
     rows = []
     levels = e.levels.assign(mixed=e.levels["split"].str.startswith("mixed-"))
     for axis in dict.fromkeys(levels.loc[levels["mixed"], "axis"]):
@@ -225,10 +249,13 @@ def foreign_tokens(e: Evidence) -> list[dict[str, Any]]:
             prompts = int(other[other["stage"] == "sft"].groupby(["seed", "ood_ratio"])["size"].sum().groupby("seed").max().sum())
             counts = ", ".join(sorted(other["split"].unique()))
             note = f"mean mass after SFT: id {whole.mean():.3f}, mixed {left['sft'].mean():.3f}"
-            rows.append(breaks.row(axis, f"{name}; ID minus {counts}; SFT", whole - left["sft"], prompts, e.settings, note))
+            taken = whole - left["sft"]
+            rows.append(breaks.row(axis, f"{name}; ID minus {counts}; SFT", taken, prompts, e.settings, note))
             note = f"mean mass of mixed prompts: {_listed(left[list(STAGES)].mean().dropna())}"
-            after = whole - left[list(STAGES)].max(axis=1)
-            row = stays.row(axis, f"{name}; ID after SFT minus {counts} after the better GRPO stage", after, prompts, e.settings, note)
+            back = (left[list(STAGES)].max(axis=1) - left["sft"]) / taken.where(taken > 0)
+            row = stays.row(
+                axis, f"{name}; {counts}, better GRPO stage - SFT, as a share of what was taken", back, prompts, e.settings, note
+            )
             if rows[-1]["verdict"] != SUPPORTED:
                 row |= {"verdict": INCONCLUSIVE, "note": f"nothing shown to be broken, so nothing to repair; {row['note']}"}
             rows.append(row)
@@ -259,23 +286,23 @@ def composition(e: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-def _bound_row(e: Evidence, statement: str, cells: str, table: pd.DataFrame, units: list[str], beta: float, note: str) -> dict[str, Any]:
+def _bound_row(e: Evidence, statement: str, cells: str, table: pd.DataFrame, beta: float, note: str) -> dict[str, Any]:
     """The bound on rows with log_mass_before and mass_after: share of prompts above Q + (e^{1/beta} - 1) Q = Q e^{1/beta}.
 
-    Where that exceeds 1 the bound says nothing; such prompts are left out and their share is noted.
+    Where that exceeds 1 the bound says nothing; such prompts are left out and their share is noted. Axes of one seed count as one.
     """
     s = e.settings
-    claim = Claim("mass bound", statement, (-np.inf, s.bound_exceptions), floor=0.0)
+    claim = Claim("mass bound", statement, (-np.inf, s.bound_exceptions), floor=0.0, share=True)
     log_bound = table["log_mass_before"] + (1 / beta if beta > 0 else np.inf)
     tested = table[log_bound < 0]
     above = tested["mass_after"] > np.exp(log_bound[log_bound < 0]) + s.bound_tolerance
     vacuous = f"the bound exceeds 1, so says nothing, for {1 - len(tested) / len(table):.1%} of prompts"
-    values = above.astype(float).groupby([tested[unit] for unit in units]).mean()
+    values = above.astype(float).groupby(tested["seed"]).mean()
     return claim.row(ALL, cells, values, len(tested), s, "; ".join(part for part in (vacuous, note) if part))
 
 
 def mass_bound(e: Evidence) -> list[dict[str, Any]]:
-    """Mass after RL stays below the bound: runs to convergence if there are any (one model a unit), and the run's own GRPO."""
+    """Mass after RL stays below the bound: runs to convergence if there are any, and the run's own GRPO."""
     statement = f"Fewer than {e.settings.bound_exceptions:.0%} of prompts end above the bound Q + (e^(1/beta) - 1) Q."
     rows = []
     if e.theory is not None and len(e.theory):
@@ -288,11 +315,11 @@ def mass_bound(e: Evidence) -> list[dict[str, Any]]:
             note = "mean distance from the law: " + ", ".join(f"{pool} {value:.3f}" for pool, value in error.items())
             pool = table[table["pool"] == "train"]
             if len(pool):
-                rows.append(_bound_row(e, statement, f"{method}, beta {beta:g}, to convergence", pool, ["axis", "seed"], beta, note))
+                rows.append(_bound_row(e, statement, f"{method}, beta {beta:g}, to convergence", pool, beta, note))
     if e.beta is not None and len(e.pairs):
         note = "GRPO stops long before the optimum that the theorem is about"
         table = e.pairs.rename(columns={"log_mass_after": "log_after"})
-        rows.append(_bound_row(e, statement, f"the run's GRPO, beta {e.beta:g}; every cell and split", table, ["seed"], e.beta, note))
+        rows.append(_bound_row(e, statement, f"the run's GRPO, beta {e.beta:g}; every cell and split", table, e.beta, note))
     return rows
 
 
@@ -313,7 +340,10 @@ def prompts_matter(e: Evidence) -> list[dict[str, Any]]:
 
 
 def sharpening(e: Evidence) -> list[dict[str, Any]]:
-    """GRPO sharpens without widening: where Q was about zero, pass@k at the largest k does not grow."""
+    """GRPO sharpens without widening: where Q was about zero, pass@k at the largest k does not grow.
+
+    About zero in the pretrained model too: mass that only SFT hid is not new.
+    """
     s, k = e.settings, max(PASS_AT)
     statement = f"GRPO sharpens but does not widen: pass@{k} does not grow where the mass was about zero."
     claim = Claim("sharpening", statement, (-np.inf, s.negligible))
@@ -325,15 +355,17 @@ def sharpening(e: Evidence) -> list[dict[str, Any]]:
         table = table.assign(change=change)
         partly = e.band(table, *s.partial)
         note = f"mean gain of mass where partly right: {partly.mean():+.3f}" if len(partly) else "no prompts that are partly right"
-        cells = f"OOD ratios above 0; OOD prompts of starting mass < {s.zero_mass:g}; {rl_stage('ood')}"
-        prompts = int((table["mass_before"] < s.zero_mass).sum())
-        rows.append(claim.row(axis, cells, e.band(table, -np.inf, s.zero_mass, "change"), prompts, s, note))
+        cells = f"OOD ratios above 0; OOD prompts of mass < {s.zero_mass:g} after pretraining and SFT; {rl_stage('ood')}"
+        new = table[~(table["mass_pretrained"] >= s.zero_mass)]
+        prompts = int((new["mass_before"] < s.zero_mass).sum())
+        rows.append(claim.row(axis, cells, e.band(new, -np.inf, s.zero_mass, "change"), prompts, s, note))
     return rows
 
 
 CLAIMS: tuple[Callable[[Evidence], list[dict[str, Any]]], ...] = (
     no_exposure,
     exposure,
+    beyond_pretraining,
     sweet_spot,
     saturation,
     foreign_tokens,

@@ -14,7 +14,7 @@ from grpo_origin.config import ClaimsSettings
 from grpo_origin.paths import STAGES, rl_stage
 from grpo_origin.statistics import prompt_gains
 
-RAISED = Claim("raised", "", (-1.0, 0.5), floor=0.0)
+RAISED = Claim("raised", "", (-1.0, 0.5), floor=0.0, share=True)
 TRANSCENDS = {SUPPORTED: "yes", CONTRADICTED: "no"}
 
 
@@ -46,31 +46,36 @@ def ledgers(evaluations: pd.DataFrame, settings: ClaimsSettings, theory: pd.Data
 def transcend(evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iterable[str]) -> pd.DataFrame:
     """Does it transcend? Mass of OOD prompts that started from about none, one row a method, training prompts, axis and ratio.
 
-    Columns method, trained_on, axis, ood_ratio, seeds, prompts (those of starting mass below `zero_mass`, over seeds), before and
-    after (mean mass), gain (mean over seeds of the seeds' mean gains) with its 95 % interval low, high, raised (share of
-    prompts that end above the lower end of `partial`, mean over seeds) with the upper end of its interval raised_at_most (seeds are
-    what varies; where they agree, as at zero, Clopper-Pearson over prompts), and transcends: yes if the whole interval of the gain
-    lies above `negligible`, no if below, unclear otherwise or with one seed. Seeds with fewer than `band_prompts` such prompts don't count.
+    About none is a mass below `zero_mass`, both in the pretrained model and after SFT, where RL starts. Columns method, trained_on,
+    axis, ood_ratio, seeds, prompts (those, over seeds), hidden (prompts left out, over seeds: SFT took their mass, but the pretrained
+    model had it), before and after (mean mass), gain (mean over seeds of the seeds' mean gains) with its interval (level 1 -
+    `significance`) low, high, raised (share of prompts that end above the lower end of `partial`, mean over seeds) with the upper end
+    of its interval raised_at_most (seeds are what varies; where they agree, as at zero, Clopper-Pearson over prompts), and transcends:
+    yes if the whole interval of the gain lies above `negligible`, no if below, unclear otherwise or with fewer than two seeds.
+    Seeds with fewer than `band_prompts` such prompts don't count.
     """
     pairs = prompt_gains(evaluations)
     pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < settings.zero_mass)]
+    pairs = pairs.assign(hidden=pairs["mass_pretrained"] >= settings.zero_mass, raised=pairs["mass_after"] > settings.partial[0])
     claim = Claim("transcends", "", (-1.0, settings.negligible), inside=False)
     rows = []
     for method in methods:
         for prompts in ("id", "ood"):
             own = pairs[pairs["stage"] == rl_stage(prompts, method)]
-            for (axis, ratio), table in own.groupby(["axis", "ood_ratio"], sort=False, observed=True):
+            for (axis, ratio), started in own.groupby(["axis", "ood_ratio"], sort=False, observed=True):
+                table = started[~started["hidden"]]
                 table = table[table.groupby("seed")["gain"].transform("size") >= settings.band_prompts]
-                if table.empty:
-                    continue
-                seeds = table.assign(raised=table["mass_after"] > settings.partial[0]).groupby("seed")
+                seeds = table.groupby("seed")
                 found = claim.row(axis, "", seeds["gain"].mean(), len(table), settings)
                 share = RAISED.row(axis, "", seeds["raised"].mean(), len(table), settings)
+                if table.empty and not started["hidden"].any():
+                    continue
                 rows.append(
                     {"method": method, "trained_on": prompts, "axis": axis, "ood_ratio": ratio, "seeds": len(seeds), "prompts": len(table)}
-                    | {"before": table["mass_before"].mean(), "after": table["mass_after"].mean(), "gain": found["effect"]}
-                    | {"low": found["low"], "high": found["high"], "raised": share["effect"], "raised_at_most": share["high"]}
+                    | {"hidden": int(started["hidden"].sum()), "before": table["mass_before"].mean(), "after": table["mass_after"].mean()}
+                    | {"gain": found["effect"], "low": found["low"], "high": found["high"]}
+                    | {"raised": share["effect"], "raised_at_most": share["high"]}
                     | {"transcends": TRANSCENDS.get(found["verdict"], "unclear")}
                 )
-    columns = ["method", "trained_on", "axis", "ood_ratio", "seeds", "prompts", "before", "after", "gain", "low", "high"]
+    columns = ["method", "trained_on", "axis", "ood_ratio", "seeds", "prompts", "hidden", "before", "after", "gain", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "raised", "raised_at_most", "transcends"])

@@ -17,6 +17,7 @@ from grpo_origin.method import Method, parse
 from grpo_origin.sections import (
     ALPHABETS,
     NAME,
+    NAME_LENGTH,
     OPERATIONS,
     PROMPTS,
     AxisSettings,
@@ -72,10 +73,14 @@ class ConfigError(ValueError):
 class Settings(Section):
     """A run of the study."""
 
-    run: str = Field(pattern=f"^{NAME}$", description="Name of the run: results go to results/{run}.")
+    run: str = Field(
+        max_length=NAME_LENGTH,
+        pattern=f"^{NAME}$",
+        description=f"Name of the run, at most {NAME_LENGTH} characters: results go to results/{{run}}.",
+    )
     seeds: Seeds = Field(description="Seeds: each is a world, its data and its models.")
     ratios: Ratios = Field(description="OOD ratios of pretraining, for axes without a list of their own.")
-    axes: dict[Annotated[str, Field(pattern=f"^{NAME}$")], AxisSettings] = Field(
+    axes: dict[Annotated[str, Field(max_length=NAME_LENGTH, pattern=f"^{NAME}$")], AxisSettings] = Field(
         min_length=1, description="Axes by name; set one to null to leave it out."
     )
     world: WorldSettings = Field(WorldSettings(), description="Graph and split.")

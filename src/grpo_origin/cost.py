@@ -28,6 +28,18 @@ THEORY_METHODS = 2  # rloo and grpo
 FLOAT = 4  # bytes of a weight or an optimiser moment
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML in which no key is set twice; profiles/default has its twin, as it can't import this package."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise ValueError(f"key {key!r} is set twice, again in line {node.value[i][0].start_mark.line + 1}: set each key once")
+        return node
+
+
 class Rates(Section):
     """Measured speeds of one job on the device that the run will use."""
 
@@ -55,8 +67,8 @@ def read_settings(*files: str | Path) -> Settings:
     config: dict[str, Any] = {}
     for file in files:
         try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = yaml.load(Path(file).read_text(encoding="utf-8"), _UniqueKeys)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise ConfigError(f"{file}: must hold `key: value` pairs")
@@ -178,9 +190,12 @@ def plan(settings: Settings, rates: Rates, at_once: int = 100) -> dict[str, Any]
 def find_rates(given: Mapping[str, float | None], file: str | Path, scale: str) -> Rates:
     """Rates given, else those of the file's entry for this scale. Raises ConfigError, naming the options, if some are missing."""
     try:
-        known = json.loads(Path(file).read_text(encoding="utf-8")).get(scale, {}) if Path(file).exists() else {}
-    except (OSError, ValueError, AttributeError) as error:
+        entries = json.loads(Path(file).read_text(encoding="utf-8")) if Path(file).exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: {error}") from None
+    known = entries.get(scale, {}) if isinstance(entries, dict) else None
+    if not isinstance(known, dict):
+        raise ConfigError(f'{file}: must hold an entry {{"rate": number, ...}} for each scale, such as {scale!r}')
     found = {name: known[name] for name in Rates.model_fields if name in known}
     found |= {name: value for name, value in given.items() if value is not None}
     if missing := [_option(name) for name in Rates.model_fields if name not in found]:
@@ -219,14 +234,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(_option(name), type=float, metavar="X", help=field.description)
     options = parser.parse_args(arguments)
     try:
+        if options.at_once < 1:
+            raise ConfigError(f"--at-once: must be at least 1, not {options.at_once}")
         settings = read_settings(BASE, *options.configfile)
         given = {name: getattr(options, name) for name in Rates.model_fields}
         result = plan(settings, find_rates(given, options.rates, options.scale or settings.run), options.at_once)
+        if options.json:
+            Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except ConfigError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: --json: {error}")
     print(render(result))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

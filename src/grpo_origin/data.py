@@ -26,6 +26,7 @@ from grpo_origin.tokenizer import Vocabulary
 
 ROW_GROUP = 2**17
 ENUMERABLE = 2**20  # string spaces up to this size are listed, larger ones sampled
+FRUITLESS_DRAWS = 200  # draws in a row without a new string after which a space counts as used up
 COLUMNS = ("prompt_ids", "completion_ids", "task", "split")
 
 
@@ -76,7 +77,10 @@ def draw_distinct(
     test: bool,
     avoid: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw `count` different strings of one side of the split, none of `avoid` unless there are no others left."""
+    """Draw `count` different strings of one side of the split, none of `avoid` unless there are no others left.
+
+    Raises ConfigError if there are too few at all.
+    """
     known = {row.tobytes() for row in avoid} if avoid is not None else set()
     if world.nodes**length <= ENUMERABLE:
         strings = all_strings(length, world.nodes)
@@ -86,12 +90,18 @@ def draw_distinct(
             raise ConfigError(f"length {length} has {len(strings)} strings of this side of the split, {count} are needed")
         return strings[:count]
     found: dict[bytes, np.ndarray] = {}
-    while len(found) < count:
+    fruitless = 0
+    while len(found) < count and fruitless < FRUITLESS_DRAWS:
+        before = len(found)
         strings = rng.integers(0, world.nodes, (4 * count + 64, length), dtype=np.int16)
         for row in strings[is_test(strings, world.test_fraction) == test]:
             if row.tobytes() not in known:
                 found.setdefault(row.tobytes(), row)
-    return np.stack(list(found.values())[:count]) if count else np.empty((0, length), np.int16)
+        fruitless = fruitless + 1 if len(found) == before else 0
+    drawn = [*found.values(), *(() if avoid is None else avoid)][:count]
+    if len(drawn) < count:
+        raise ConfigError(f"length {length} has too few strings of this side of the split: {count} are needed, {len(drawn)} were found")
+    return np.stack(drawn) if count else np.empty((0, length), np.int16)
 
 
 def shares(count: int, parts: int) -> list[int]:
@@ -301,8 +311,8 @@ def _keys(table: pa.Table) -> Counter[bytes]:
 def write_summary(source: Source, files: dict[str, str | Path], ratios: Sequence[str], samples: int, path: str | Path) -> None:
     """Write what the data hold as JSON: counts per split and task, different prompts, OOD share, overlaps.
 
-    `files` maps pretrain-id, pretrain-ood, sft, grpo, test to their paths. Raises ArtefactError if a test string, in
-    either alphabet, is found in a training set.
+    `files` maps pretrain-id, pretrain-ood, sft, grpo, test to their paths. Raises ArtefactError if a training sample starts from a
+    test string, in either alphabet. (As a step of another string's trace test strings do occur, about `test_fraction` of the steps.)
     """
     vocabulary = Vocabulary(source.world_settings.nodes)
     lengths = {str(task): task.spec.length for split in PROMPTS for task in source.tasks(split)}
@@ -322,7 +332,7 @@ def write_summary(source: Source, files: dict[str, str | Path], ratios: Sequence
             if name != "test":
                 test_strings += _test_strings(table, names, lengths, vocabulary, source)
         if test_strings:
-            raise ArtefactError(file, f"a training set that holds {test_strings} test strings")
+            raise ArtefactError(file, f"a training set of which {test_strings} samples start from test strings")
         summary["files"][name] = {
             "rows": opened.metadata.num_rows,
             "tasks": {f"{split}: {task}": n for (split, task), n in sorted(counts.items())},
@@ -334,7 +344,7 @@ def write_summary(source: Source, files: dict[str, str | Path], ratios: Sequence
         summary["ood"][ratio] = {"samples": samples, "ood_samples": ood, "ood_share": ood / samples}
     for a, b in (("sft", "grpo"), ("sft", "pretrain-id"), ("grpo", "pretrain-id"), ("grpo", "pretrain-ood")):
         summary["overlap"][f"{a} in {b}"] = len(prompts[a].keys() & prompts[b].keys()) if prompts[b] else None
-    summary["overlap"]["test in any training set"] = test_strings
+    summary["overlap"]["training samples that start from test strings"] = test_strings
     write_json(path, summary)
 
 
@@ -376,5 +386,5 @@ def check_string_space(settings: Settings) -> None:
     for name, axis in settings.axes.items():
         for split in PROMPTS:
             require(f"evaluation.prompts (axes.{name}.{split})", settings.evaluation.prompts, axis.tasks(split), True)
-            require(f"grpo.prompts_per_step (axes.{name}.{split})", settings.grpo.prompts, axis.tasks(split), False)
+            require(f"grpo.prompts_per_step (axes.{name}.{split})", settings.rl_prompts, axis.tasks(split), False)
         require(f"sft.samples (axes.{name}.id)", settings.sft.samples, axis.id, False)

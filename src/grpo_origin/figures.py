@@ -32,8 +32,6 @@ from grpo_origin.plotting import (
 )
 from grpo_origin.theory import mass_bound, optimal_mass
 
-FEWEST_PROMPTS = 20  # bins of starting mass with fewer prompts are left out of the figure (the table has them)
-
 
 def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> Figure:
     """Accuracy and mean mass against the OOD ratio of an axis, ID and OOD, a line a stage."""
@@ -318,13 +316,15 @@ def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
     methods, betas = [name for name in METHODS if name in set(trace["method"])], sorted(trace["beta"].unique())
     colours = dict(zip(betas, sns.color_palette("colorblind", len(betas)), strict=True))
     figure, panels = panels_of(1, len(methods), width=3.6, height=2.6, sharey=True)
-    law = prompts[prompts["pool"] == "train"].groupby(["method", "beta"])["law"].mean()
+    run = ["method", "beta", "axis", "seed", "ood_ratio"]
+    law = prompts[prompts["pool"] == "train"].groupby(run)["law"].mean()
     for axes, method in zip(panels.flat, methods, strict=True):
         for beta in betas:
-            for _, run in trace[(trace["method"] == method) & (trace["beta"] == beta)].groupby(["axis", "seed", "ood_ratio"]):
-                axes.plot(run["step"], run["train_mass"], color=colours[beta], label=f"beta {beta:g}")
-                axes.plot(run["step"], run["heldout_mass"], color=colours[beta], linestyle="--", linewidth=1)
-            axes.axhline(law[method, beta], color=colours[beta], linestyle=":", linewidth=1.2)
+            own = trace[(trace["method"] == method) & (trace["beta"] == beta)]
+            for i, (cell, course) in enumerate(own.groupby(run[2:])):
+                axes.plot(course["step"], course["train_mass"], color=colours[beta], label=None if i else f"beta {beta:g}")
+                axes.plot(course["step"], course["heldout_mass"], color=colours[beta], linestyle="--", linewidth=1)
+                axes.axhline(law[method, beta, *cell], color=colours[beta], linestyle=":", linewidth=1.2)
         axes.set_ylim(-0.03, 1.03)
         axes.set_title(METHODS[method])
         axes.set_xlabel("step")

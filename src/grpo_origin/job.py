@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from grpo_origin import prefork
-from grpo_origin.config import ConfigError
+from grpo_origin.config import ConfigError, RuntimeSettings, load_settings
 from grpo_origin.files import ArtefactError, DeviceError, Interrupted
 from grpo_origin.lease import LeaseError
 
@@ -52,6 +53,11 @@ def job(log: str | Path, label: str) -> Iterator[None]:
         os.write(console, f"[{time.strftime('%H:%M:%S')}] {label}: {outcome}\n".encode())
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def runtime(snakemake: Any) -> RuntimeSettings:
+    """The run's runtime settings, with the threads that Snakemake gave this job (`set-threads` can raise them)."""
+    return load_settings(snakemake.config).runtime.model_copy(update={"threads": snakemake.threads})
 
 
 def _where() -> str:

@@ -33,7 +33,7 @@ def choose_device(runtime: RuntimeSettings) -> torch.device:
     Raises DeviceError if there is none although `runtime.device` is cuda, or SLURM gave the job a GPU and
     `runtime.device` is auto: at a scale that asks for GPUs, a CPU would be busy for weeks.
     """
-    torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", runtime.threads)))
+    torch.set_num_threads(runtime.threads)
     if runtime.device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():

@@ -10,7 +10,6 @@ is killed too. Knows nothing of what jobs do.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import ctypes
 import json
@@ -49,6 +48,9 @@ def hand_over() -> None:
     except OSError:
         connection.close()
         return
+    if not _same_user(connection):  # the name can be guessed and taken, and the environment may hold secrets
+        connection.close()
+        return
     request = json.dumps({"argv": sys.argv, "cwd": os.getcwd(), "environ": dict(os.environ)}).encode()
     socket.send_fds(connection, [struct.pack("!I", len(request))], [0, 1, 2])
     connection.sendall(request)
@@ -68,7 +70,7 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _run(request: dict, files: array.array, parent: int) -> None:
+def _run(request: dict, files: list[int], parent: int) -> None:
     """In the fork: become the script."""
     _die_with_parent(parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
@@ -103,11 +105,22 @@ def _same_user(connection: socket.socket) -> bool:
     return user == os.getuid()
 
 
-def _receive(connection: socket.socket) -> tuple[dict, array.array]:
-    head, files, _, _ = socket.recv_fds(connection, 4, 3)
-    (size,) = struct.unpack("!I", head)
-    with connection.makefile("rb") as stream:
-        return json.loads(stream.read(size)), array.array("i", files)
+def _receive(connection: socket.socket) -> tuple[dict, list[int]] | None:
+    """What a script asks for and its open files; None if it went before it had said so."""
+    files: list[int] = []
+    try:
+        head, files, _, _ = socket.recv_fds(connection, 4, 3)
+        (size,) = struct.unpack("!I", head)
+        with connection.makefile("rb") as stream:
+            return json.loads(stream.read(size)), files
+    except (OSError, ValueError, struct.error):
+        _close(files)
+        return None
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def serve(name: str, parent: int) -> None:
@@ -133,19 +146,20 @@ def serve(name: str, parent: int) -> None:
         for key, _ in selector.select():
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                if not _same_user(connection):
+                received = _receive(connection) if _same_user(connection) else None
+                if received is None:
                     connection.close()
                     continue
-                request, files = _receive(connection)
+                request, files = received
                 child = os.fork()
                 if not child:
                     listener.close()
                     connection.close()
                     signal.set_wakeup_fd(-1)
                     _run(request, files, me)
-                for file in files:
-                    os.close(file)
-                connection.sendall(b"%d\n" % child)
+                _close(files)
+                with contextlib.suppress(OSError):  # if the script has gone, the selector says so below
+                    connection.sendall(b"%d\n" % child)
                 children[child] = connection
                 selector.register(connection, selectors.EVENT_READ, data=child)
             elif key.fileobj is wake:

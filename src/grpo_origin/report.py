@@ -49,25 +49,24 @@ def html_table(table: pd.DataFrame) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as a reader wants it: verdict first, effect and interval together."""
+def claims_table(claims: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The ledger as a reader wants it: verdict first, effect and interval (of this level) together."""
     effect = [
         ("–" if pd.isna(row.effect) else f"{row.effect:+.3f}") + ("" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
         for row in claims.itertuples(index=False)
     ]
     columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
     return pd.DataFrame(
-        columns | {"effect [95 % interval]": effect, "p": claims["p_value"], "cells": claims["cells"], "note": claims["note"]}
+        columns | {f"effect [{100 * level:g} % interval]": effect, "p": claims["p_value"], "cells": claims["cells"], "note": claims["note"]}
     )
 
 
-def claims_html(claims: pd.DataFrame) -> str:
-    """The ledger of the first method, and those of the others folded away."""
-    shown = []
-    for method, table in claims.groupby("method", sort=False):
-        rows = html_table(claims_table(table))
-        shown.append(f"<details><summary>the same for {html.escape(str(method))}</summary>{rows}</details>" if shown else rows)
-    return "".join(shown)
+def claims_html(claims: pd.DataFrame, method: str, level: float) -> str:
+    """The ledger of one method, and those of the others folded away."""
+    shown = {name: html_table(claims_table(table, level)) for name, table in claims.groupby("method", sort=False)}
+    own = shown.pop(method)
+    others = (f"<details><summary>the same for {html.escape(name)}</summary>{rows}</details>" for name, rows in shown.items())
+    return (f"<p>Method: {html.escape(method)}.</p>{own}" if shown else own) + "".join(others)
 
 
 def figure_html(path: str | Path, title: str, caption: str) -> str:
@@ -93,19 +92,23 @@ def write_report(
     path: str | Path,
     *,
     run: str,
-    claims: pd.DataFrame | None,
+    claims: pd.DataFrame,
+    method: str,
     figures: Sequence[tuple[str, str, str, str | Path]],
     tables: Sequence[tuple[str, str, pd.DataFrame]] = (),
     provenance: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write the page. `figures` are (category, title, caption, PNG), `tables` (category, title, table), shown in their order."""
+    """Write the page; the ledger of `method` is open.
+
+    `figures` are (category, title, caption, PNG), `tables` (category, title, table), shown in their order.
+    """
     categories: dict[str, list[str]] = {}
     for category, title, caption, png in figures:
         categories.setdefault(category, []).append(figure_html(png, title, caption))
     for category, title, table in tables:
         categories.setdefault(category, []).append(f"<h3>{html.escape(title)}</h3>{html_table(table)}")
-    sections = {"Claims": claims_html(claims)} if claims is not None else {}
+    sections = {"Claims": claims_html(claims, method, 1 - settings["claims"]["significance"])}
     sections |= {category: "".join(shown) for category, shown in categories.items()}
     versions = provenance[0]["versions"] if provenance else {}
     commits = sorted({str(p["git_commit"]) for p in provenance})

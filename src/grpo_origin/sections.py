@@ -6,10 +6,11 @@ about files or training.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Operation = Literal["trav", "shift"]
 Alphabet = Literal["A", "B"]
@@ -18,6 +19,9 @@ OPERATIONS: tuple[str, ...] = get_args(Operation)
 ALPHABETS: tuple[str, ...] = get_args(Alphabet)
 PROMPTS: tuple[str, ...] = get_args(Prompts)
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+NAME_LENGTH = 100  # names become folders, whose names file systems limit to 255 bytes
+DIGITS = 30  # of a number that names a folder or file
+MAX_BETA = 1_000_000
 
 
 class Section(BaseModel):
@@ -26,21 +30,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _ratio_text(value: Any) -> str:
-    """A ratio as the text that names its folder: strings as written, numbers without exponent.
+def _number(value: Any) -> Any:
+    """Refuse YAML's yes and no, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
 
-    Raises ValueError if the value is not a decimal number in [0, 1].
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{value!r} is not a ratio: write a decimal number from 0 to 1")
-    text = value.strip() if isinstance(value, str) else format(Decimal(repr(value)), "f")
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not text.replace(".", "", 1).isdigit() or number.is_nan() or text.startswith(".") or text.endswith("."):
-        raise ValueError(f"{value!r} is not a ratio: write a decimal number from 0 to 1, such as 0.03")
-    if not 0 <= number <= 1:
+
+def _whole(value: Any) -> Any:
+    """Make 1.0e+23 a whole number, which pydantic can't, so that the bounds answer it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else _number(value)
+
+
+def _decimal_text(value: Any) -> str:
+    """A number as the text that names its files: strings as written, numbers without exponent; "" for anything else."""
+    text = value.strip() if isinstance(value, str) else format(Decimal(repr(value)), "f") if type(value) in (int, float) else ""
+    plain = text.isascii() and text.replace(".", "", 1).isdigit() and not text.startswith(".") and not text.endswith(".")
+    return text if plain and len(text) <= DIGITS else ""
+
+
+def _ratio_text(value: Any) -> str:
+    """A ratio as the text that names its folder; raises ValueError unless it is a decimal number in [0, 1]."""
+    text = _decimal_text(value)
+    if not text:
+        raise ValueError(f"{value!r} is not a ratio: write a decimal number from 0 to 1 of at most {DIGITS} characters, such as 0.03")
+    if Decimal(text) > 1:
         raise ValueError(f"ratio {text} lies outside [0, 1]")
     return text
 
@@ -69,9 +83,11 @@ def _distinct_splits(splits: tuple[str, ...]) -> tuple[str, ...]:
 
 def _beta_text(value: Any) -> str:
     """A KL weight as the text that names its files; raises ValueError unless it is a positive decimal number."""
-    text = value.strip() if isinstance(value, str) else format(Decimal(repr(value)), "f") if type(value) in (int, float) else ""
-    if not text.isascii() or not text.replace(".", "", 1).isdigit() or text.startswith(".") or text.endswith(".") or not float(text):
-        raise ValueError(f"{value!r} is not a KL weight: write a positive decimal number, such as 0.3")
+    text = _decimal_text(value)
+    if not text or not 0 < Decimal(text) <= MAX_BETA:
+        raise ValueError(
+            f"{value!r} is not a KL weight: write a positive decimal number up to {MAX_BETA} of at most {DIGITS} characters, such as 0.3"
+        )
     return text
 
 
@@ -81,13 +97,15 @@ def _distinct_betas(betas: tuple[str, ...]) -> tuple[str, ...]:
     return betas
 
 
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
 Ratio = Annotated[str, BeforeValidator(_ratio_text)]
 Ratios = Annotated[tuple[Ratio, ...], Field(min_length=1), AfterValidator(_distinct_ratios)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
+Seeds = Annotated[tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
 Betas = Annotated[tuple[Annotated[str, BeforeValidator(_beta_text)], ...], Field(min_length=1), AfterValidator(_distinct_betas)]
 PromptSplits = Annotated[tuple[Prompts, ...], Field(min_length=1, max_length=len(PROMPTS)), AfterValidator(_distinct_splits)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[Number, Field(gt=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
 
 
 class TaskSpec(Section):
@@ -109,7 +127,7 @@ class TaskSpec(Section):
         for operation in operations.split() or [""]:
             if operation not in OPERATIONS:
                 raise ValueError(f"unknown operation {operation!r} in task {value!r} (known: {', '.join(OPERATIONS)})")
-        if not length.isdigit() or not 1 <= int(length) <= 64:
+        if not (length.isascii() and length.isdecimal() and 1 <= Decimal(length) <= 64):
             raise ValueError(f"length {length!r} in task {value!r} is not a whole number from 1 to 64")
         if alphabet not in ALPHABETS:
             raise ValueError(f"unknown alphabet {alphabet!r} in task {value!r} (known: {', '.join(ALPHABETS)})")
@@ -178,19 +196,19 @@ class AxisSettings(Section):
 class WorldSettings(Section):
     """The graph and the train/test split."""
 
-    nodes: int = Field(26, ge=2, le=10_000, description="Nodes of the single-cycle graph; also letters per alphabet.")
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of start strings that belong to test, by stable hash.")
+    nodes: Whole = Field(26, ge=2, le=10_000, description="Nodes of the single-cycle graph; also letters per alphabet.")
+    test_fraction: Number = Field(0.1, gt=0, lt=1, description="Share of start strings that belong to test, by stable hash.")
 
 
 class ModelSettings(Section):
     """A Llama decoder: RoPE, RMSNorm, SwiGLU."""
 
-    layers: Count = Field(4, description="Decoder layers (paper: 4).")
-    width: Count = Field(64, description="Hidden size (assumption).")
-    heads: Count = Field(4, description="Attention heads (assumption).")
-    feed_forward: Count = Field(172, description="Inner size of the SwiGLU block (assumption).")
-    context: Count = Field(64, description="Longest sequence in tokens.")
-    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary embedding (assumption).")
+    layers: Whole = Field(4, ge=1, le=1000, description="Decoder layers (paper: 4).")
+    width: Whole = Field(64, ge=1, le=65_536, description="Hidden size (assumption).")
+    heads: Whole = Field(4, ge=1, le=65_536, description="Attention heads (assumption).")
+    feed_forward: Whole = Field(172, ge=1, le=10**6, description="Inner size of the SwiGLU block (assumption).")
+    context: Whole = Field(64, ge=1, le=65_536, description="Longest sequence in tokens.")
+    rope_theta: Number = Field(10_000.0, gt=0, le=1e12, description="Base of the rotary embedding (assumption).")
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
@@ -207,12 +225,12 @@ class OptimiserSettings(Section):
     samples: Count = Field(description="Training samples.")
     batch_size: Count = Field(description="Samples a step.")
     learning_rate: Rate = Field(description="Peak learning rate (assumption).")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up (assumption).")
-    final_rate: float = Field(0.0, ge=0, le=1, description="Learning rate at the end, as a share of the peak (assumption).")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay (assumption).")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW beta 2 (assumption).")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm (assumption).")
+    warmup: Number = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up (assumption).")
+    final_rate: Number = Field(0.0, ge=0, le=1, description="Learning rate at the end, as a share of the peak (assumption).")
+    weight_decay: Number = Field(0.1, ge=0, le=1000, description="AdamW weight decay (assumption).")
+    beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
+    beta2: Number = Field(0.95, ge=0, lt=1, description="AdamW beta 2 (assumption).")
+    max_grad_norm: Number = Field(1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption).")
 
     @model_validator(mode="after")
     def _check(self) -> OptimiserSettings:
@@ -224,7 +242,7 @@ class OptimiserSettings(Section):
 class PretrainSettings(OptimiserSettings):
     """Pretraining from scratch: next-token loss on prompt and completion, one pass over fresh samples."""
 
-    samples: Count = Field(32_000, description="Samples N, the same for every ratio (paper: 67M).")
+    samples: Whole = Field(32_000, ge=1, le=10**11, description="Samples N, the same for every ratio (paper: 67M).")
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field("1", description="OOD samples generated, as a share of N: no ratio can be larger.")
@@ -254,15 +272,15 @@ class GRPOSettings(Section):
 
     steps: Count = Field(60, description="Optimiser steps (paper: about 60).")
     prompts_per_step: Count = Field(16, description="Prompts a step; steps x prompts_per_step prompts in all (paper: 1K).")
-    group_size: int = Field(8, ge=2, description="Completions sampled for each prompt (assumption).")
+    group_size: Whole = Field(8, ge=2, le=10**6, description="Completions sampled for each prompt (assumption).")
     learning_rate: Rate = Field(2e-4, description="Peak learning rate (assumption).")
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps that warm up (assumption).")
+    warmup: Number = Field(0.0, ge=0, lt=1, description="Share of the steps that warm up (assumption).")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="Learning-rate schedule (assumption).")
-    beta: float = Field(0.001, ge=0, description="Weight of the KL term against the SFT model (assumption).")
-    epsilon: float = Field(0.2, gt=0, lt=1, description="Clip range of the probability ratio (assumption).")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the rollouts.")
+    beta: Number = Field(0.001, ge=0, le=MAX_BETA, description="Weight of the KL term against the SFT model (assumption).")
+    epsilon: Number = Field(0.2, gt=0, lt=1, description="Clip range of the probability ratio (assumption).")
+    temperature: Number = Field(1.0, gt=0, le=1e6, description="Sampling temperature of the rollouts.")
     iterations: Count = Field(1, description="Optimiser steps on each batch of rollouts (assumption).")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm (assumption).")
+    max_grad_norm: Number = Field(1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption).")
 
     @property
     def prompts(self) -> int:
@@ -283,9 +301,9 @@ class TheorySettings(Section):
     betas: Betas = Field(("0.3", "1", "3"), description="Weights of the KL term; text as written names the files.")
     prompts: Prompts = Field("ood", description="Split of the prompts, pool and held-out.")
     seeds: Count = Field(1, description="Run for the first so many seeds.")
-    pool: int = Field(16, ge=1, description="Prompts trained on, at evenly spaced ranks of starting mass; each step uses all of them.")
+    pool: Count = Field(16, description="Prompts trained on, at evenly spaced ranks of starting mass; each step uses all of them.")
     steps: Count = Field(100, description="Optimiser steps.")
-    group_size: int = Field(16, ge=2, description="Completions sampled for each prompt at a step.")
+    group_size: Whole = Field(16, ge=2, le=10**6, description="Completions sampled for each prompt at a step.")
     learning_rate: Rate = Field(1e-4, description="Peak learning rate; a larger one overshoots at small KL weights.")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning-rate schedule.")
     trace_every: Count = Field(10, description="Steps between exact evaluations while training.")
@@ -296,14 +314,14 @@ class TheorySettings(Section):
 class ClaimsSettings(Section):
     """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
 
-    significance: float = Field(0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance.")
-    negligible: float = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
-    zero_mass: float = Field(1e-4, gt=0, lt=1, description="A starting mass below this is about zero: 128 samples miss 99 % of the time.")
+    significance: Number = Field(0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance.")
+    negligible: Number = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
+    zero_mass: Number = Field(1e-4, gt=0, lt=1, description="A starting mass below this is about zero: 128 samples miss 99 % of the time.")
     partial: tuple[Rate, Rate] = Field((0.1, 0.9), description="From and to this starting mass a prompt is partly right.")
     saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
     broken: Rate = Field(0.5, description="Foreign tokens break a prompt if they take more than this mass from it.")
     band_prompts: Count = Field(20, description="A seed counts in a band of starting mass if it has this many prompts there.")
-    bound_tolerance: float = Field(0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it.")
+    bound_tolerance: Number = Field(0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it.")
     bound_exceptions: Rate = Field(0.05, description="The mass bound holds if fewer than this share of prompts end above it.")
 
     @model_validator(mode="after")
@@ -322,25 +340,29 @@ class RuntimeSettings(Section):
     prefork: bool = Field(
         True, description="Fork local jobs from one process with the imports done (Linux); off, each job imports by itself."
     )
-    threads: Count = Field(1, description="CPU threads a training job; several one-thread jobs beat one wide job.")
-    checkpoint_seconds: float = Field(300.0, ge=0, description="Seconds between checkpoints of a training stage; 0: at every step.")
+    threads: Whole = Field(1, ge=1, le=4096, description="CPU threads a training job; several one-thread jobs beat one wide job.")
+    checkpoint_seconds: Number = Field(
+        300.0, ge=0, le=10**7, description="Seconds between checkpoints of a training stage; 0: at every step."
+    )
     scratch: str | None = Field(
         None, description="Node-local folder for temporary files, environment variables allowed (`$SLURM_TMPDIR`); TMPDIR when left out."
     )
-    lease_seconds: float = Field(
-        120.0, gt=0, description="Seconds without a sign of life after which another job takes a training stage over."
+    lease_seconds: Number = Field(
+        120.0, ge=5, le=10**6, description="Seconds without a sign of life after which another job takes a training stage over."
     )
-    lease_wait_seconds: float = Field(
-        1800.0, ge=0, description="Seconds a job waits for another, living one to hand a training stage over."
+    lease_wait_seconds: Number = Field(
+        1800.0, ge=0, le=10**7, description="Seconds a job waits for another, living one to hand a training stage over."
     )
 
 
 class StageResources(Section):
     """What a job of this kind asks a cluster for; ignored by a local run."""
 
-    gpus: int = Field(0, ge=0, description="GPUs.")
-    mem_mb: Count = Field(2000, description="Memory in MiB at the first attempt; attempt n asks for n times as much.")
-    minutes: Count = Field(60, description="Time limit in minutes at the first attempt; attempt n asks for n times as much.")
+    gpus: Whole = Field(0, ge=0, le=1000, description="GPUs.")
+    mem_mb: Whole = Field(2000, ge=1, le=10**8, description="Memory in MiB at the first attempt; attempt n asks for n times as much.")
+    minutes: Whole = Field(
+        60, ge=1, le=10**6, description="Time limit in minutes at the first attempt; attempt n asks for n times as much."
+    )
 
 
 class ResourceSettings(Section):

@@ -29,6 +29,7 @@ PAIR = ("axis", "seed", "ood_ratio", "split", "task", "prompt_index")
 COLUMNS = (*PAIR, "stage", "log_mass", "greedy_correct")
 # Bins of starting mass. Decades below 0.1, because the theory's bound on the gain is proportional to the mass there; even
 # steps in the middle, where the gain peaks; narrow ones at the top, where it vanishes.
+BIN_PROMPTS = 20  # a seed with fewer prompts in a bin has no mean there worth a point
 MASS_BINS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 _ROUNDING = 1e-12  # means that differ relatively by less than this are equal
 
@@ -125,6 +126,15 @@ def clopper_pearson_upper(count: ArrayLike, n: ArrayLike, level: float = LEVEL) 
     """One-sided upper bound of a proportion from `count` of n (Clopper and Pearson 1934): 1 - (1 - level)^(1/n) at 0."""
     count, n = np.asarray(count), np.asarray(n)
     return np.where(count >= n, 1.0, stats.beta.ppf(level, count + 1, np.maximum(n - count, 1)))
+
+
+def clopper_pearson_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Exact interval of a proportion from `count` of n (Clopper and Pearson 1934); one-sided where the count is 0 or n."""
+    if count in (0, n):
+        bound = float(clopper_pearson_upper(0, n, level))
+        return (0.0, bound) if count == 0 else (1 - bound, 1.0)
+    tail = (1 - level) / 2
+    return float(stats.beta.ppf(tail, count, n - count + 1)), float(stats.beta.ppf(1 - tail, count + 1, n - count))
 
 
 def constant_interval(value: ArrayLike, n: ArrayLike, floor: float, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
@@ -268,20 +278,25 @@ def prompt_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFra
     """Mass of every prompt before and after, one row a later stage and prompt.
 
     Columns axis, seed, ood_ratio, stage, split, task, prompt_index, log_mass_before, log_mass_after (nats), mass_before,
-    mass_after, gain. Raises ValueError if a stage and the baseline do not have the same prompts.
+    mass_after, gain, mass_pretrained (in the pretrained model; NaN without one: SFT can hide mass that pretraining put there).
+    Raises ValueError if a stage and the baseline do not have the same prompts.
     """
     pairs = _pairs(evaluations, baseline).rename(columns={"log_mass": "log_mass_after"})
+    pretrained = evaluations.loc[evaluations["stage"] == STAGES[0], [*PAIR, "log_mass"]].rename(columns={"log_mass": "log_mass_pretrained"})
+    pairs = pairs.merge(pretrained, how="left", on=list(PAIR))
+    when = ("before", "after", "pretrained")
+    masses: dict[str, Any] = {f"mass_{name}": np.exp(pairs[f"log_mass_{name}"].clip(upper=0.0)) for name in when}
     table = pairs[[*PAIR[:3], "stage", *PAIR[3:], "log_mass_before", "log_mass_after"]]
-    masses: dict[str, Any] = {f"mass_{when}": np.exp(table[f"log_mass_{when}"].clip(upper=0.0)) for when in ("before", "after")}
     return table.assign(**masses, gain=masses["mass_after"] - masses["mass_before"])
 
 
-def _bin_moments(table: pd.DataFrame, by: Sequence[str], bins: Sequence[float]) -> pd.DataFrame:
+def _bin_moments(table: pd.DataFrame, by: Sequence[str], bins: Sequence[float], fewest: int) -> pd.DataFrame:
     """Moments of gain and starting mass of every seed and bin; columns `by`, seed, bin_low, bin_high, bin, metric, ..."""
     edges = np.asarray(bins, dtype=float)
     where = (np.searchsorted(edges, table["mass_before"], side="right") - 1).clip(0, len(edges) - 2)
     keys = [*(table[name] for name in (*by, "seed")), pd.Series(edges[where], index=table.index, name="bin_low")]
     moments = _moments(table[["gain", "mass_before"]], keys)
+    moments = moments[moments["prompts"] >= fewest].reset_index(drop=True)
     moments["bin_high"] = edges[np.searchsorted(edges, moments["bin_low"]) + 1]
     moments["bin"] = [f"{low:g}-{high:g}" for low, high in zip(moments["bin_low"], moments["bin_high"], strict=True)]
     return moments
@@ -293,11 +308,17 @@ def _gain_by_bin(table: pd.DataFrame, keys: list[str], columns: Sequence[str]) -
 
 
 def seed_binned_gains(
-    table: pd.DataFrame, by: Sequence[str] = ("axis", "stage", "split"), bins: Sequence[float] = MASS_BINS
+    table: pd.DataFrame,
+    by: Sequence[str] = ("axis", "stage", "split"),
+    bins: Sequence[float] = MASS_BINS,
+    fewest: int = BIN_PROMPTS,
 ) -> pd.DataFrame:
-    """Mean gain in every bin of starting mass in every seed: `by`, seed, bin_low, bin_high, bin, mass_before, mean, prompts."""
+    """Mean gain in every bin of starting mass in every seed with at least `fewest` prompts there.
+
+    Columns `by`, seed, bin_low, bin_high, bin, mass_before, mean, prompts.
+    """
     keys = [*by, "seed", "bin_low", "bin_high", "bin"]
-    return _gain_by_bin(_bin_moments(table, by, bins), keys, ["mean", "prompts"])
+    return _gain_by_bin(_bin_moments(table, by, bins, fewest), keys, ["mean", "prompts"])
 
 
 def binned_gains(
@@ -305,13 +326,14 @@ def binned_gains(
     by: Sequence[str] = ("axis", "stage", "split"),
     bins: Sequence[float] = MASS_BINS,
     level: float = LEVEL,
+    fewest: int = BIN_PROMPTS,
 ) -> pd.DataFrame:
     """Gain of mass against starting mass from the rows of `prompt_gains`: mean in every bin, with an interval over seeds.
 
     Columns `by`, bin_low, bin_high, bin (its label), mass_before (mean over seeds), mean, low, high, interval, seeds,
-    prompts. A seed's mean is over all its prompts in the bin, whatever their ratio unless `by` has `ood_ratio`; an empty
-    bin has no row. Bins are closed below, the last one also above.
+    prompts. A seed's mean is over all its prompts in the bin, whatever their ratio unless `by` has `ood_ratio`; a seed with fewer
+    than `fewest` does not count, and a bin without seeds has no row. Bins are closed below, the last one also above.
     """
     keys = [*by, "bin_low", "bin_high", "bin"]
-    result = _over_seeds(_bin_moments(table, by, bins), [*keys, "metric"], -1.0, level)
+    result = _over_seeds(_bin_moments(table, by, bins, fewest), [*keys, "metric"], -1.0, level)
     return _gain_by_bin(result, keys, ["mean", "low", "high", "interval", "seeds", "prompts"])

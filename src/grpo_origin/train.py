@@ -151,7 +151,7 @@ def finish(
     """
     import pyarrow as pa
 
-    with atomic(output) as temporary:
+    with stop_signals(), atomic(output) as temporary:  # a stop would lose the finished stage: it waits until that is in place
         save_model(model, world, temporary)
         write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
         provenance.write(temporary / "provenance.json", steps=len(log), identity=checkpoint.identity)

@@ -24,6 +24,9 @@ from grpo_origin.paths import STAGES, Paths, rl_stage
 try:
     SETTINGS = load_settings(config)
     check_string_space(SETTINGS)
+    for folder in (Path("results"), Path(Paths(SETTINGS.run).root)):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise ConfigError(f"run: {folder} is a file, not a folder: name another run or move it")
 except ConfigError as error:
     sys.exit(f"config error: {error}")
 
@@ -109,8 +112,9 @@ def settings_of(*sections):
 
 
 def axis_of(wildcards):
-    """The tasks of an axis, as params; its ratios are no part of the data."""
-    return SETTINGS.axes[wildcards.axis].model_dump(exclude={"ratios", "theory"})
+    """The tasks of an axis, as params; its ratios are no part of the data, its mixed splits part of the test prompts only."""
+    left_out = {"ratios", "theory"} | (set() if wildcards.get("set") == "test" else {"mixed"})
+    return SETTINGS.axes[wildcards.axis].model_dump(exclude=left_out)
 
 
 def cluster(stage):

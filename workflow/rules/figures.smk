@@ -12,6 +12,12 @@ CHECKS = {
 }
 CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLAIM_TABLES]}
 
+# KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
+BETAS = {
+    name: method.settings(SETTINGS.grpo).beta * method.objective_is_grpos
+    for name, method in SETTINGS.methods.items()
+}
+
 
 rule tables:
     input:
@@ -46,10 +52,7 @@ rule claims:
         **cluster("figures"),
     params:
         **settings_of("claims"),
-        betas={
-            name: method.settings(SETTINGS.grpo).beta * method.objective_is_grpos
-            for name, method in SETTINGS.methods.items()
-        },
+        betas=BETAS,
         code=code_fingerprint("statistics", "claims", "compare", "tables"),
     script:
         "../scripts/claims.py"
@@ -69,7 +72,7 @@ rule figures:
         tables=FIGURE_TABLES,
         figures=list(FIGURES.values()),
         method=SETTINGS.main_method,
-        beta=SETTINGS.methods[SETTINGS.main_method].settings(SETTINGS.grpo).beta,
+        beta=BETAS[SETTINGS.main_method],
         code=code_fingerprint("theory", "plotting", "figures"),
     script:
         "../scripts/figures.py"
@@ -90,6 +93,7 @@ rule report:
     params:
         run=SETTINGS.run,
         method=SETTINGS.main_method,
+        beta=BETAS[SETTINGS.main_method],
         figures=list(FIGURES.values()),
         kinds=FIGURE_KINDS,
         checks=list(CHECKS.values()),
@@ -113,4 +117,11 @@ ALL_TARGETS = [
 
 
 onsuccess:
-    print(f"Report:  {PATHS.report}\nFigures: {PATHS.root}/figures/\nTables:  {PATHS.root}/tables/")
+    made = {
+        "Report": PATHS.report,
+        "Figures": f"{PATHS.root}/figures/",
+        "Tables": f"{PATHS.root}/tables/",
+    }
+    for name, place in made.items():
+        if Path(place).exists():
+            print(f"{name + ':':8} {place}")

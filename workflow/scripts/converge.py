@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "{method} to convergence, beta {beta}, {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings, TheorySettings, WorldSettings, load_settings
+    from grpo_origin.config import EvaluationSettings, TheorySettings, WorldSettings
     from grpo_origin.converge import converge
     from grpo_origin.tasks import World
 
@@ -19,5 +19,5 @@ with job(snakemake.log[0], "{method} to convergence, beta {beta}, {axis} seed~{s
         world=World(WorldSettings(**params.world).nodes, int(wildcards.seed)),
         theory=TheorySettings(**params.theory),
         evaluation=EvaluationSettings(**params.evaluation),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

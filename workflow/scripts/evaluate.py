@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings, load_settings
+    from grpo_origin.config import EvaluationSettings
     from grpo_origin.evaluate import evaluate
 
     params = snakemake.params
@@ -13,5 +13,5 @@ with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**sn
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
         evaluation=EvaluationSettings(**params.evaluation),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "{method} {axis} seed~{seed} ood~{ratio} on {prompts}".format(**snakemake.wildcards)):
-    from grpo_origin.config import GRPOSettings, WorldSettings, load_settings
+    from grpo_origin.config import GRPOSettings, WorldSettings
     from grpo_origin.grpo import grpo
     from grpo_origin.method import find
     from grpo_origin.tasks import World
@@ -16,5 +16,5 @@ with job(snakemake.log[0], "{method} {axis} seed~{seed} ood~{ratio} on {prompts}
         world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
         grpo=GRPOSettings(**params.grpo),
         method=find(snakemake.wildcards.method)(**params.method),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

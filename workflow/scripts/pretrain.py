@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import ModelSettings, PretrainSettings, WorldSettings, load_settings
+    from grpo_origin.config import ModelSettings, PretrainSettings, WorldSettings
     from grpo_origin.tasks import World
     from grpo_origin.train import pretrain
 
@@ -15,5 +15,5 @@ with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**sn
         ratio=snakemake.wildcards.ratio,
         model=ModelSettings(**params.model),
         pretrain=PretrainSettings(**params.pretrain),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

@@ -9,12 +9,15 @@ with job(snakemake.log[0], "report"):
 
     params = snakemake.params
     seeds, prompts = len(params.settings["seeds"]), params.settings["evaluation"]["prompts"]
-    interval = "95 % t interval over seeds" if seeds > 1 else "95 % interval over prompts (one seed)"
+    interval = "95 % t interval over seeds (over prompts where seeds agree)" if seeds > 1 else "95 % interval over prompts (one seed)"
+    theory_seeds = min(seeds, params.settings["theory"]["seeds"])
     figures = []
     for (kind, axis), png in zip(params.figures, snakemake.input.figures, strict=True):
         about = params.kinds[kind]
-        words = {"axis": axis, "seeds": seeds, "prompts": prompts, "interval": interval}
-        category, title, caption = (about[key].format(**words) for key in ("category", "title", "caption"))
+        words = {"axis": axis, "seeds": seeds, "prompts": prompts, "interval": interval, "beta": f"{params.beta:g}"}
+        words["theory_seeds"] = theory_seeds
+        category, title, caption, law = (about.get(key, "").format(**words) for key in ("category", "title", "caption", "law"))
+        caption = f"{caption} {law}" if law and params.beta > 0 else caption
         if params.method != "grpo" and about["per"] != "theory":  # figures of one method show this one
             category, title, caption = (text.replace("GRPO", params.method) for text in (category, title, caption))
         figures.append((category, title, caption, png))
@@ -26,6 +29,7 @@ with job(snakemake.log[0], "report"):
         snakemake.output[0],
         run=params.run,
         claims=read_table(snakemake.input.claims).to_pandas(),
+        method=params.method,
         figures=figures,
         tables=checks,
         provenance=provenance,

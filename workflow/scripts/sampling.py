@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "sampling {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings, load_settings
+    from grpo_origin.config import EvaluationSettings
     from grpo_origin.evaluate import sampling
 
     params, wildcards = snakemake.params, snakemake.wildcards
@@ -15,5 +15,5 @@ with job(snakemake.log[0], "sampling {axis} seed~{seed} ood~{ratio}".format(**sn
         prompts=params.prompts,
         samples=params.samples,
         evaluation=EvaluationSettings(**params.evaluation),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

@@ -1,7 +1,7 @@
-from grpo_origin.job import job
+from grpo_origin.job import job, runtime
 
 with job(snakemake.log[0], "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import SFTSettings, WorldSettings, load_settings
+    from grpo_origin.config import SFTSettings, WorldSettings
     from grpo_origin.tasks import World
     from grpo_origin.train import sft
 
@@ -13,5 +13,5 @@ with job(snakemake.log[0], "sft {axis} seed~{seed} ood~{ratio}".format(**snakema
         params.checkpoint,
         world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
         sft=SFTSettings(**params.sft),
-        runtime=load_settings(snakemake.config).runtime,
+        runtime=runtime(snakemake),
     )

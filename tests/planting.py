@@ -1,0 +1,62 @@
+"""Evaluations with planted masses, and their ledger's verdicts."""
+
+import numpy as np
+import pandas as pd
+
+from grpo_origin.claims import ledger
+from grpo_origin.config import ClaimsSettings
+
+SETTINGS = ClaimsSettings()
+PROMPTS = 64
+TASKS = {"id": ("trav;4;A", "shift;4;A"), "ood": ("trav shift;4;A", "shift trav;4;A"), "mixed-1": ("trav;4;A", "shift;4;A")}
+STAGES = ("sft", "grpo~id", "grpo~ood")
+
+
+def spread(mean, seeds, width=0.002):
+    """One value a seed around a mean; `width` decides whether an interval is narrow."""
+    return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
+
+
+def plant(mass, *, axis="any name", seeds=3, ratios=("0", "0.1"), splits=("id", "ood"), stages=STAGES, tasks=TASKS):
+    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
+    parts = []
+    for seed in range(seeds):
+        for ratio in ratios:
+            for stage in stages:
+                for split in splits:
+                    for number, task in enumerate(tasks[split]):
+                        prompts = np.arange(PROMPTS)
+                        values = np.clip(mass(seed, ratio, stage, split, task, prompts), 0, 1) + np.zeros(PROMPTS)
+                        names = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": task}
+                        with np.errstate(divide="ignore"):
+                            columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
+                        parts.append(pd.DataFrame({**columns, "prompt_index": prompts + number * PROMPTS}).assign(**names))
+    return pd.concat(parts, ignore_index=True)
+
+
+def shifted(base, changes, seeds=3, width=0.002):
+    """Masses `base` (a number or an array of prompts), plus changes[(ratio, stage, split)] that differ a little between seeds.
+
+    A key may be shorter: (stage, split) or (stage,).
+    """
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        keys = [key for key in ((ratio, stage, split), (stage, split), (stage,)) if key in changes]
+        change = spread(changes[keys[0]], seeds, width)[seed] if keys else 0.0
+        return (base[prompts % len(base)] if isinstance(base, np.ndarray) else base) + change
+
+    return mass
+
+
+def rows(table, claim, **where):
+    found = ledger(table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None))
+    found = found[found["claim"] == claim]
+    for name, text in where.items():
+        found = found[found[name].str.contains(text, regex=False)]
+    return found
+
+
+def verdict(table, claim, **where):
+    found = rows(table, claim, **where)
+    assert len(found) == 1, found
+    return found.iloc[0]["verdict"]
