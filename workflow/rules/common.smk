@@ -136,5 +136,10 @@ onstart:
             hold_alone(f"{PATHS.root}/.controller")
         except RuntimeError as error:
             sys.exit(f"error: {error}")
+        # Every look at the queue under Snakemake's default limit (100 new jobs a second) plans another one a second later, so
+        # that they add up: after 300 jobs the controller looks 300 times a second. A limit that the user sets stays.
+        limit = workflow.scheduling_settings.max_jobs_per_timespan
+        if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+            workflow.scheduler.job_rate_limiter = None
         if workflow.local_exec and SETTINGS.runtime.prefork:
             prefork.start()
