@@ -1,9 +1,9 @@
 """The claims ledger: each claim of the study with its effect, interval, p-value and verdict.
 
-Every claim becomes one number a seed, and one rule decides all of them: the 95 % t interval over seeds lies where the claim
-is true (supported), where it is false (contradicted), or across the edge (inconclusive). So a claim of absence needs the
-whole interval below what is negligible; failing to see an effect supports nothing. The edges are settings, fixed before the
-results. Effects are means of the exact correct mass, the expected accuracy at temperature 1.
+Every claim becomes one number a seed, and one rule decides all of them: the t interval over seeds (level 1 - `significance`)
+lies where the claim is true (supported), where it is false (contradicted), or across the edge (inconclusive). So a claim of
+absence needs the whole interval below what is negligible; failing to see an effect supports nothing. The edges are settings,
+fixed before the results. Effects are means of the exact correct mass, the expected accuracy at temperature 1.
 
 Verdicts are a row's own: with many rows some will be wrong, about `significance` of those whose effect sits on its edge.
 Axes are known by what they hold (splits, tasks, ratios), never by name.
@@ -160,6 +160,11 @@ def _listed(means: pd.Series) -> str:
     return ", ".join(f"{name} {value:+.3f}" for name, value in zip(names, means, strict=True))
 
 
+def hidden(table: pd.DataFrame, settings: ClaimsSettings) -> pd.Series:
+    """Which rows of `prompt_gains` are of prompts that the pretrained model had: mass there that SFT took is not new after RL."""
+    return table["mass_pretrained"] >= settings.zero_mass
+
+
 def no_exposure(e: Evidence) -> list[dict[str, Any]]:
     """Without OOD data in pretraining GRPO gains nothing on OOD prompts, whatever it trains on (the best stage counts)."""
     claim = Claim("no exposure", "Without OOD pretraining GRPO gains no OOD mass, on whatever prompts.", (-np.inf, e.settings.negligible))
@@ -208,8 +213,7 @@ def sweet_spot(e: Evidence) -> list[dict[str, Any]]:
     values = bands["partly right"] - bands[["near 0", "near 1"]].max(axis=1)
     note = f"mean gain: {_listed(bands.mean())}; near 1 the gain can't exceed {1 - s.saturated:.2g}" if len(bands) else ""
     if len(bands) and (zero := table["mass_before"] < s.zero_mass).any():
-        hidden = (table.loc[zero, "mass_pretrained"] >= s.zero_mass).mean()
-        note += f"; of the prompts near 0, the pretrained model had mass on {hidden:.0%}"
+        note += f"; of the prompts near 0, the pretrained model had mass on {hidden(table[zero], s).mean():.0%}"
     cells = f"OOD ratios above 0; GRPO on the split's own prompts; starting mass < {s.zero_mass:g}, {s.partial[0]:g}-{s.partial[1]:g},"
     return [claim.row(ALL, f"{cells} >= {s.saturated:g}", values, len(table), s, note)]
 
@@ -356,7 +360,7 @@ def sharpening(e: Evidence) -> list[dict[str, Any]]:
         partly = e.band(table, *s.partial)
         note = f"mean gain of mass where partly right: {partly.mean():+.3f}" if len(partly) else "no prompts that are partly right"
         cells = f"OOD ratios above 0; OOD prompts of mass < {s.zero_mass:g} after pretraining and SFT; {rl_stage('ood')}"
-        new = table[~(table["mass_pretrained"] >= s.zero_mass)]
+        new = table[~hidden(table, s)]
         prompts = int((new["mass_before"] < s.zero_mass).sum())
         rows.append(claim.row(axis, cells, e.band(new, -np.inf, s.zero_mass, "change"), prompts, s, note))
     return rows

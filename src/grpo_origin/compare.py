@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from grpo_origin.claims import CONTRADICTED, SUPPORTED, Claim, ledger
+from grpo_origin.claims import CONTRADICTED, SUPPORTED, Claim, hidden, ledger
 from grpo_origin.config import ClaimsSettings
 from grpo_origin.paths import STAGES, rl_stage
 from grpo_origin.statistics import prompt_gains
@@ -56,7 +56,7 @@ def transcend(evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iter
     """
     pairs = prompt_gains(evaluations)
     pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < settings.zero_mass)]
-    pairs = pairs.assign(hidden=pairs["mass_pretrained"] >= settings.zero_mass, raised=pairs["mass_after"] > settings.partial[0])
+    pairs = pairs.assign(hidden=hidden(pairs, settings), raised=pairs["mass_after"] > settings.partial[0])
     claim = Claim("transcends", "", (-1.0, settings.negligible), inside=False)
     rows = []
     for method in methods:
