@@ -82,7 +82,7 @@ def test_every_figure_of_the_report_can_be_drawn_and_every_one_has_a_caption():
     for about in KINDS.values():
         assert {"per", "category", "title", "caption"} <= set(about) <= {"per", "category", "title", "caption", "law"}
         for text in about.values():
-            text.format(axis="a", seeds=3, prompts=512, interval="95 % t interval", beta="0.001", theory_seeds=1)
+            text.format(axis="a", seeds=3, prompts=512, interval="95 % t interval", beta="0.001", theory_seeds=1, bin_prompts=20)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -259,6 +259,7 @@ RERUNS = {
     "pretraining samples": ({"pretrain": {"samples": 6400}}, {"pretraining_data": 1, "data_summary": 1, **ALL_TRAINING}),
     "world": ({"world": {"nodes": 9}}, cells(1, 2)),
     "tasks of the axis": ({"axes": {"mini": {"ood": ["shift trav shift;2;A"]}}}, cells(1, 2)),
+    "mixed splits": ({"axes": {"mini": {"mixed": [1]}}}, {"prompts": 1, "data_summary": 1, "evaluate": 2}),
     "runtime": ({"runtime": {"threads": 2, "checkpoint_seconds": 7}}, {}),
     "cluster resources": ({"resources": {"grpo": {"mem_mb": 3000, "minutes": 9}}}, {}),
     "another method": ({"methods": ["grpo", "dr_grpo"]}, {"grpo": 4, "evaluate": 2}),

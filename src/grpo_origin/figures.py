@@ -316,15 +316,15 @@ def convergence_figure(trace: pd.DataFrame, prompts: pd.DataFrame) -> Figure:
     methods, betas = [name for name in METHODS if name in set(trace["method"])], sorted(trace["beta"].unique())
     colours = dict(zip(betas, sns.color_palette("colorblind", len(betas)), strict=True))
     figure, panels = panels_of(1, len(methods), width=3.6, height=2.6, sharey=True)
-    run = ["method", "beta", "axis", "seed", "ood_ratio"]
-    law = prompts[prompts["pool"] == "train"].groupby(run)["law"].mean()
+    cell = ["axis", "seed", "ood_ratio"]
+    law = prompts[prompts["pool"] == "train"].groupby(["method", "beta", *cell])["law"].mean()
     for axes, method in zip(panels.flat, methods, strict=True):
         for beta in betas:
             own = trace[(trace["method"] == method) & (trace["beta"] == beta)]
-            for i, (cell, course) in enumerate(own.groupby(run[2:])):
+            for i, (key, course) in enumerate(own.groupby(cell)):
                 axes.plot(course["step"], course["train_mass"], color=colours[beta], label=None if i else f"beta {beta:g}")
                 axes.plot(course["step"], course["heldout_mass"], color=colours[beta], linestyle="--", linewidth=1)
-                axes.axhline(law[method, beta, *cell], color=colours[beta], linestyle=":", linewidth=1.2)
+                axes.axhline(law[method, beta, *key], color=colours[beta], linestyle=":", linewidth=1.2)
         axes.set_ylim(-0.03, 1.03)
         axes.set_title(METHODS[method])
         axes.set_xlabel("step")

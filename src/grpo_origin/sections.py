@@ -320,7 +320,7 @@ class ClaimsSettings(Section):
     partial: tuple[Rate, Rate] = Field((0.1, 0.9), description="From and to this starting mass a prompt is partly right.")
     saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
     broken: Rate = Field(0.5, description="Foreign tokens break a prompt if they take more than this mass from it.")
-    band_prompts: Count = Field(20, description="A seed counts in a band of starting mass if it has this many prompts there.")
+    band_prompts: Count = Field(20, description="A seed counts in a band or bin of starting mass if it has this many prompts there.")
     bound_tolerance: Number = Field(0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it.")
     bound_exceptions: Rate = Field(0.05, description="The mass bound holds if fewer than this share of prompts end above it.")
 

@@ -29,7 +29,6 @@ PAIR = ("axis", "seed", "ood_ratio", "split", "task", "prompt_index")
 COLUMNS = (*PAIR, "stage", "log_mass", "greedy_correct")
 # Bins of starting mass. Decades below 0.1, because the theory's bound on the gain is proportional to the mass there; even
 # steps in the middle, where the gain peaks; narrow ones at the top, where it vanishes.
-BIN_PROMPTS = 20  # a seed with fewer prompts in a bin has no mean there worth a point
 MASS_BINS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 _ROUNDING = 1e-12  # means that differ relatively by less than this are equal
 
@@ -311,7 +310,7 @@ def seed_binned_gains(
     table: pd.DataFrame,
     by: Sequence[str] = ("axis", "stage", "split"),
     bins: Sequence[float] = MASS_BINS,
-    fewest: int = BIN_PROMPTS,
+    fewest: int = 1,
 ) -> pd.DataFrame:
     """Mean gain in every bin of starting mass in every seed with at least `fewest` prompts there.
 
@@ -326,7 +325,7 @@ def binned_gains(
     by: Sequence[str] = ("axis", "stage", "split"),
     bins: Sequence[float] = MASS_BINS,
     level: float = LEVEL,
-    fewest: int = BIN_PROMPTS,
+    fewest: int = 1,
 ) -> pd.DataFrame:
     """Gain of mass against starting mass from the rows of `prompt_gains`: mean in every bin, with an interval over seeds.
 

@@ -24,7 +24,8 @@ from grpo_origin.paths import STAGES, Paths, rl_stage
 try:
     SETTINGS = load_settings(config)
     check_string_space(SETTINGS)
-    for folder in (Path("results"), Path(Paths(SETTINGS.run).root)):
+    PATHS = Paths(SETTINGS.run)
+    for folder in (Path(PATHS.root).parent, Path(PATHS.root)):
         if os.path.lexists(folder) and not folder.is_dir():
             raise ConfigError(f"run: {folder} is a file, not a folder: name another run or move it")
 except ConfigError as error:
@@ -34,7 +35,6 @@ except ConfigError as error:
 SCHEDULER_CHATTER = ("Select jobs to execute", "Execute ", "Finished jobid")
 logger.addFilter(lambda record: not str(record.msg).startswith(SCHEDULER_CHATTER))
 
-PATHS = Paths(SETTINGS.run)
 CELLS = [
     {"axis": axis, "seed": seed, "ratio": ratio}
     for axis in SETTINGS.axes

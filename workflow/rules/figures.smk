@@ -34,6 +34,7 @@ rule tables:
         names=TABLES,
         cells=CELLS,
         stages=ALL_STAGES,
+        bin_prompts=SETTINGS.claims.band_prompts,
         code=code_fingerprint("statistics", "tables"),
     script:
         "../scripts/tables.py"

@@ -15,7 +15,7 @@ with job(snakemake.log[0], "report"):
     for (kind, axis), png in zip(params.figures, snakemake.input.figures, strict=True):
         about = params.kinds[kind]
         words = {"axis": axis, "seeds": seeds, "prompts": prompts, "interval": interval, "beta": f"{params.beta:g}"}
-        words["theory_seeds"] = theory_seeds
+        words |= {"theory_seeds": theory_seeds, "bin_prompts": params.settings["claims"]["band_prompts"]}
         category, title, caption, law = (about.get(key, "").format(**words) for key in ("category", "title", "caption", "law"))
         caption = f"{caption} {law}" if law and params.beta > 0 else caption
         if params.method != "grpo" and about["per"] != "theory":  # figures of one method show this one

@@ -13,8 +13,8 @@ with job(snakemake.log[0], "tables"):
         "seed_means": statistics.seed_means(evaluations),
         "gains": statistics.gains(evaluations),
         "seed_gains": statistics.seed_gains(evaluations),
-        "mass_gains": statistics.binned_gains(prompts, by=by),
-        "seed_mass_gains": statistics.seed_binned_gains(prompts, by=by),
+        "mass_gains": statistics.binned_gains(prompts, by=by, fewest=params.bin_prompts),
+        "seed_mass_gains": statistics.seed_binned_gains(prompts, by=by, fewest=params.bin_prompts),
         "training": training_logs(params.cells, params.stages, snakemake.input.stages),
     }
     for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
