@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from trl import GRPOTrainer, RLOOTrainer
 
 from grpo_origin import grpo as module
 from grpo_origin.config import TaskSpec
 from grpo_origin.files import Interrupted
 from grpo_origin.grpo import LOGGED, ExactMatch
+from grpo_origin.method import find
 from grpo_origin.model import build_model, load_model, save_model
 from grpo_origin.tasks import Task, World
-from grpo_origin.tokenizer import BOS, EOS, PAD, Vocabulary
+from grpo_origin.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
 from helpers import interrupt_stage, read, run_stage, tiny, weights_hash
 
 STAGE = "grpo~ood"
@@ -191,6 +193,32 @@ def test_the_training_log(cell):
         assert row["learning_rate"] == pytest.approx(3e-4)
         assert 1 <= row["completion_length"] <= 10
     assert any(0 < row["zero_variance_share"] < 1 for row in log)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name):
+    method = find(name)()
+    settings = tiny(grpo={"temperature": 0.7}).grpo
+    dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
+    kind, trls = {"GRPOTrainer": (module.TokenGRPOTrainer, GRPOTrainer), "RLOOTrainer": (module.TokenRLOOTrainer, RLOOTrainer)}[
+        method.trainer
+    ]
+    config = module.trainer_config(method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path)
+    trainer = kind(load_model(cell / "sft"), ExactMatch(World(8, 0)), config, dataset, None, build_tokenizer(World(8, 0)), method=method)
+    tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor(
+        [[0] * left + [1] * (11 - left - right) + [0] * right for left, right in ((0, 0), (2, 0), (0, 3), (1, 1), (0, 6), (3, 5))]
+    )
+    arguments = (trainer.model, tokens, mask, 7)
+    ours = trainer._get_per_token_logps_and_entropies(*arguments, compute_entropy=True)
+    theirs = trls._get_per_token_logps_and_entropies(trainer, *arguments, compute_entropy=True)
+    for mine, other in zip(ours[:2], theirs[:2], strict=True):
+        assert mine.shape == (6, 7)
+        assert torch.allclose(mine, other, atol=1e-5)
+    weights = torch.rand(6, 7, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((weights * x).sum(), trainer.model.lm_head.weight, retain_graph=True)[0] for x in (ours[0], theirs[0])]
+    assert torch.allclose(*gradients, atol=1e-5)
+    assert trainer._get_per_token_logps_and_entropies(*arguments)[1] is None
 
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):

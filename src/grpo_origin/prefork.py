@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -128,6 +129,8 @@ def serve(name: str, parent: int) -> None:
     _die_with_parent(parent)
     for module in PRELOADED:
         __import__(module)
+    gc.collect()
+    gc.freeze()  # what is imported stays: no collection in a job has to walk through it, nor copy its pages
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("\0" + name)
     listener.listen(64)
