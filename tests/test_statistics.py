@@ -281,6 +281,13 @@ def test_intervals_hold_the_mean_and_do_not_depend_on_order(table, random):
         pd.testing.assert_frame_equal(result.drop(columns="interval"), other.drop(columns="interval"), atol=1e-9)
 
 
+def test_prompts_that_differ_by_rounding_alone_count_as_equal():
+    table = statistics.summarise(evaluations([0.25, 0.5], stage="sft"))  # pass@128 is 1 - 1e-16 and 1
+    row = table[table["metric"] == "pass@128"].iloc[0]
+    assert row["low"] < row["high"]
+    assert "Clopper-Pearson" in row["interval"]
+
+
 # Gains
 
 

@@ -188,14 +188,14 @@ def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level:
 
     1. Two or more seeds that differ: t interval over the seed means.
     2. Otherwise prompts, pooled over seeds: Wilson for the accuracy itself, t for everything else.
-    3. Prompts that are all equal, zero counts being the common case: `constant_interval`.
+    3. Prompts that are all equal but for rounding, zero counts being the common case: `constant_interval`.
     """
     keys = list(keys)
     table = _pool(moments, keys).drop(columns="mean")
     seeds = moments.groupby(keys, observed=True)["mean"].agg(["mean", "std", "count", "min", "max"]).reset_index(drop=True)
     n, mean, count = table["prompts"].to_numpy(), seeds["mean"].to_numpy(), seeds["count"].to_numpy()
     differ = (seeds["max"] - seeds["min"]).to_numpy() > _ROUNDING * seeds[["min", "max"]].abs().max(axis=1).to_numpy()
-    constant = (table["min"] == table["max"]).to_numpy()
+    constant = (table["max"] - table["min"] <= _ROUNDING * table[["min", "max"]].abs().max(axis=1)).to_numpy()
     proportion = (table["metric"] == "accuracy").to_numpy() & (floor == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         over_prompts = t_interval(mean, np.sqrt(table["squares"] / np.maximum(n - 1, 1)).to_numpy(), n, level)
