@@ -195,14 +195,13 @@ def test_the_training_log(cell):
     assert any(0 < row["zero_variance_share"] < 1 for row in log)
 
 
-@pytest.mark.parametrize("name", ["grpo", "rloo"])
-def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "kind", "trls"), [("grpo", module.TokenGRPOTrainer, GRPOTrainer), ("rloo", module.TokenRLOOTrainer, RLOOTrainer)]
+)
+def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, kind, trls):
     method = find(name)()
     settings = tiny(grpo={"temperature": 0.7}).grpo
     dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
-    kind, trls = {"GRPOTrainer": (module.TokenGRPOTrainer, GRPOTrainer), "RLOOTrainer": (module.TokenRLOOTrainer, RLOOTrainer)}[
-        method.trainer
-    ]
     config = module.trainer_config(method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path)
     trainer = kind(load_model(cell / "sft"), ExactMatch(World(8, 0)), config, dataset, None, build_tokenizer(World(8, 0)), method=method)
     tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))

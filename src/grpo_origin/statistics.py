@@ -30,7 +30,7 @@ COLUMNS = (*PAIR, "stage", "log_mass", "greedy_correct")
 # Bins of starting mass. Decades below 0.1, because the theory's bound on the gain is proportional to the mass there; even
 # steps in the middle, where the gain peaks; narrow ones at the top, where it vanishes.
 MASS_BINS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
-_ROUNDING = 1e-12  # means that differ relatively by less than this are equal
+_ROUNDING = 1e-12  # values that differ relatively by no more than this are equal
 
 
 def read_evaluations(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -183,6 +183,11 @@ def _seed_moments(values: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tasks, pooled], ignore_index=True)
 
 
+def _equal(ranges: pd.DataFrame) -> np.ndarray:
+    """Which rows, of columns `min` and `max`, are of values that differ by rounding alone."""
+    return (ranges["max"] - ranges["min"] <= _ROUNDING * ranges[["min", "max"]].abs().max(axis=1)).to_numpy()
+
+
 def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level: float = LEVEL) -> pd.DataFrame:
     """Mean over seeds and its interval, one row a combination of `keys`; values lie in [floor, 1].
 
@@ -194,8 +199,7 @@ def _over_seeds(moments: pd.DataFrame, keys: Sequence[str], floor: float, level:
     table = _pool(moments, keys).drop(columns="mean")
     seeds = moments.groupby(keys, observed=True)["mean"].agg(["mean", "std", "count", "min", "max"]).reset_index(drop=True)
     n, mean, count = table["prompts"].to_numpy(), seeds["mean"].to_numpy(), seeds["count"].to_numpy()
-    differ = (seeds["max"] - seeds["min"]).to_numpy() > _ROUNDING * seeds[["min", "max"]].abs().max(axis=1).to_numpy()
-    constant = (table["max"] - table["min"] <= _ROUNDING * table[["min", "max"]].abs().max(axis=1)).to_numpy()
+    differ, constant = ~_equal(seeds), _equal(table)
     proportion = (table["metric"] == "accuracy").to_numpy() & (floor == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         over_prompts = t_interval(mean, np.sqrt(table["squares"] / np.maximum(n - 1, 1)).to_numpy(), n, level)
