@@ -22,7 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 REPO = Path(__file__).parents[1]
-Timed = tuple[float, dict[str, float], dict[str, float]]  # wall seconds; seconds by stage; accuracy by stage and split
+Timed = tuple[
+    float, dict[str, float], dict[str, float]
+]  # wall seconds; seconds by stage; accuracy by stage and split
 
 
 def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
@@ -32,13 +34,23 @@ def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
             (Path(name) / folder).symlink_to(REPO / folder)
         folders = [f"results/{run}/depth/seed~{seed}/ood~{ratio}" for seed in range(cells)]
         cell = folders[0]
-        command = ["snakemake", "-s", str(REPO / "Snakefile"), "--cores", "all", *(f"{folder}/evaluation.parquet" for folder in folders)]
+        command = [
+            "snakemake",
+            "-s",
+            str(REPO / "Snakefile"),
+            "--cores",
+            "all",
+            *(f"{folder}/evaluation.parquet" for folder in folders),
+        ]
         command += ["--configfile", *map(str, extra)] if extra else []
         started = time.perf_counter()
         subprocess.run(command, cwd=name, check=True, capture_output=True)
         wall = time.perf_counter() - started
         root = Path(name) / cell
-        stages = {file.parent.name: json.loads(file.read_text())["seconds"] for file in sorted(root.glob("*/provenance.json"))}
+        stages = {
+            file.parent.name: json.loads(file.read_text())["seconds"]
+            for file in sorted(root.glob("*/provenance.json"))
+        }
         table = pq.read_table(root / "evaluation.parquet").to_pandas()
         means = table.assign(mass=np.exp(table.log_mass)).groupby(["stage", "split"]).mass.mean()
         return wall, stages, {" ".join(key): float(value) for key, value in means.items()}
@@ -47,10 +59,19 @@ def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
 def stock(extra: list[Path], ratio: str, cells: int) -> Timed:
     """The cell as one script of stock tools."""
     files = [REPO / "config" / "config.yaml", *extra]
-    command = [sys.executable, REPO / "benchmarks" / "stock_cell.py", "--ratio", ratio, "--configfile", *files]
+    command = [
+        sys.executable,
+        REPO / "benchmarks" / "stock_cell.py",
+        "--ratio",
+        ratio,
+        "--configfile",
+        *files,
+    ]
     started = time.perf_counter()
     for _ in range(cells):
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
     wall = time.perf_counter() - started
     said = json.loads(done.stdout.strip().splitlines()[-1])
     return wall, said["seconds"], said["accuracy"]
@@ -66,16 +87,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=2, help="times each side runs (default 2)")
     parser.add_argument(
-        "--cells", type=int, default=3, help="cells (seeds) that each side has to do (default 3, that of the configuration)"
+        "--cells",
+        type=int,
+        default=3,
+        help="cells (seeds) that each side has to do (default 3, that of the configuration)",
     )
-    parser.add_argument("--tiny", action="store_true", help="a few steps of a small model, to see that it runs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a few steps of a small model, to see that it runs"
+    )
     options = parser.parse_args()
     cells = 1 if options.tiny else options.cells
-    extra, run, ratio = ([REPO / "config" / "smoke.yaml"], "smoke", "0.1") if options.tiny else ([], "laptop", "0.01")
+    extra, run, ratio = (
+        ([REPO / "config" / "smoke.yaml"], "smoke", "0.1")
+        if options.tiny
+        else ([], "laptop", "0.01")
+    )
     mine: list[Timed] = []
     theirs: list[Timed] = []
     for repeat in range(options.repeats):
-        sides = [lambda: mine.append(ours(extra, run, ratio, cells)), lambda: theirs.append(stock(extra, ratio, cells))]
+        sides = [
+            lambda: mine.append(ours(extra, run, ratio, cells)),
+            lambda: theirs.append(stock(extra, ratio, cells)),
+        ]
         for side in sides[:: -1 if repeat % 2 else 1]:
             side()
     result = {
@@ -91,7 +124,11 @@ def main() -> None:
         "stock_accuracy": medians([accuracy for *_, accuracy in theirs]),
     }
     for key, value in result.items():
-        shown = "  ".join(f"{name} {x:.3g}" for name, x in value.items()) if isinstance(value, dict) else value
+        shown = (
+            "  ".join(f"{name} {x:.3g}" for name, x in value.items())
+            if isinstance(value, dict)
+            else value
+        )
         print(f"{key:16} {f'{shown:.3g}' if isinstance(shown, float) else shown}")
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 

@@ -47,7 +47,11 @@ def study(cells: int, ratios: int) -> dict[str, object]:
     default = yaml.safe_load((REPO / "config" / "config.yaml").read_text(encoding="utf-8"))
     listed = ["0", *(f"{i / 1000:.3f}" for i in range(1, ratios))]
     seeds = max(1, round(cells / (ratios * len(default["axes"]))))
-    return {"run": "plan", "seeds": list(range(seeds)), "axes": {name: {"ratios": listed} for name in default["axes"]}}
+    return {
+        "run": "plan",
+        "seeds": list(range(seeds)),
+        "axes": {name: {"ratios": listed} for name in default["axes"]},
+    }
 
 
 def cells_of(change: dict[str, object]) -> int:
@@ -85,15 +89,28 @@ def dry_run(folder: Path, *arguments: str) -> dict[str, float]:
         raise SystemExit(f"snakemake -n failed:\n{said[-2000:]}")
     total = re.search(r"^total\s+(\d+)", said, re.MULTILINE)
     jobs = float(total.group(1)) if total else float("nan")
-    return {"jobs": jobs, "wall_s": wall, "cpu_s": used.ru_utime + used.ru_stime, "memory_mb": used.ru_maxrss * 1024 / 1e6}
+    return {
+        "jobs": jobs,
+        "wall_s": wall,
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "memory_mb": used.ru_maxrss * 1024 / 1e6,
+    }
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, nargs="+", default=[60, 600, 3000], help="numbers of cells (default 60 600 3000)")
+    parser.add_argument(
+        "--cells",
+        type=int,
+        nargs="+",
+        default=[60, 600, 3000],
+        help="numbers of cells (default 60 600 3000)",
+    )
     parser.add_argument("--ratios", type=int, default=5, help="ratios an axis (default 5)")
-    parser.add_argument("--repeats", type=int, default=3, help="times each size is planned (default 3)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="times each size is planned (default 3)"
+    )
     options = parser.parse_args()
     studies = {size: study(size, options.ratios) for size in sorted(set(options.cells))}
     runs: dict[int, list[dict[str, float]]] = {size: [] for size in studies}
@@ -102,12 +119,20 @@ def main() -> None:
             runs[size].append(planned(studies[size]))
     rows = []
     for size, change in studies.items():
-        rows.append({"cells": cells_of(change)} | {key: statistics.median(run[key] for run in runs[size]) for key in runs[size][0]})
-        rows[-1] |= {"cpu_ms_a_job": rows[-1]["cpu_s"] / rows[-1]["jobs"] * 1e3, "over_bare": rows[-1]["cpu_s"] / rows[-1]["bare_s"]}
+        rows.append(
+            {"cells": cells_of(change)}
+            | {key: statistics.median(run[key] for run in runs[size]) for key in runs[size][0]}
+        )
+        rows[-1] |= {
+            "cpu_ms_a_job": rows[-1]["cpu_s"] / rows[-1]["jobs"] * 1e3,
+            "over_bare": rows[-1]["cpu_s"] / rows[-1]["bare_s"],
+        }
     print("".join(f"{key:>14}" for key in rows[0]))
     for row in rows:
         print("".join(f"{value:>14.4g}" for value in row.values()))
-    Path(__file__).with_suffix(".json").write_text(json.dumps({"ratios": options.ratios, "rows": rows}, indent=2) + "\n")
+    Path(__file__).with_suffix(".json").write_text(
+        json.dumps({"ratios": options.ratios, "rows": rows}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from grpo_origin.config import ood_count
+from grpo_origin.config.notation import ood_count
 from grpo_origin.cost import read_settings
-from grpo_origin.data import ROW_GROUP, Mixture, Pool, Source, training_chunk, write_pool, write_summary
+from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, training_chunk, write_pool
+from grpo_origin.data.source import Source
+from grpo_origin.data.summary import write_summary
 
 REPO = Path(__file__).parents[1]
 PHASES = ("start", "generate", "write", "summary", "read")
@@ -39,8 +41,13 @@ def source() -> Source:
 
 def phase(name: str, samples: int, folder: Path) -> None:
     """Do one phase and print its seconds and bytes of memory as JSON."""
-    made, counts = source(), {"id": samples - ood_count(RATIO, samples), "ood": ood_count(RATIO, samples)}
-    files: dict[str, str | Path] = {f"pretrain-{split}": folder / f"{split}.parquet" for split in counts}
+    made, counts = (
+        source(),
+        {"id": samples - ood_count(RATIO, samples), "ood": ood_count(RATIO, samples)},
+    )
+    files: dict[str, str | Path] = {
+        f"pretrain-{split}": folder / f"{split}.parquet" for split in counts
+    }
     if name == "summary":  # it compares the pools with the prompt sets
         for other in ("sft", "grpo"):
             write_pool(made, "id", 2048, folder / f"{other}.parquet")
@@ -61,7 +68,14 @@ def phase(name: str, samples: int, folder: Path) -> None:
         for start in range(0, samples, BATCH):
             mixture.blocks(start, min(start + BATCH, samples))
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
 
 
 def measure(samples: int) -> dict[str, Any]:
@@ -69,11 +83,24 @@ def measure(samples: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in PHASES:
-            command = [sys.executable, __file__, "--phase", name, "--samples", str(samples), "--folder", folder]
+            command = [
+                sys.executable,
+                __file__,
+                "--phase",
+                name,
+                "--samples",
+                str(samples),
+                "--folder",
+                folder,
+            ]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+            )
             found[name] = json.loads(done.stdout)
-        found["bytes"] = sum((Path(folder) / f"{split}.parquet").stat().st_size for split in ("id", "ood"))
+        found["bytes"] = sum(
+            (Path(folder) / f"{split}.parquet").stat().st_size for split in ("id", "ood")
+        )
     return found
 
 
@@ -86,8 +113,16 @@ def extrapolated(sizes: list[int], values: list[float], at_none: float) -> float
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes (default 1M and 10M)")
-    parser.add_argument("--repeats", type=int, default=1, help="times each size is measured (default 1)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        nargs="+",
+        default=[1_000_000, 10_000_000],
+        help="sizes (default 1M and 10M)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="times each size is measured (default 1)"
+    )
     parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -101,11 +136,25 @@ def main() -> None:
             runs[size].append(measure(size))
     rows = []
     for name in PHASES:
-        seconds, memory = ([statistics.median(run[name][key] for run in runs[size]) for size in sizes] for key in ("seconds", "memory"))
+        seconds, memory = (
+            [statistics.median(run[name][key] for run in runs[size]) for size in sizes]
+            for key in ("seconds", "memory")
+        )
         for size, taken, peak in zip(sizes, seconds, memory, strict=True):
-            rows.append({"phase": name, "samples": size, "seconds": taken, "memory_mb": peak / 1e6, "measured": True})
+            rows.append(
+                {
+                    "phase": name,
+                    "samples": size,
+                    "seconds": taken,
+                    "memory_mb": peak / 1e6,
+                    "measured": True,
+                }
+            )
         if name == "summary":
-            later = {"seconds": extrapolated(sizes[-1:], seconds[-1:], 0.0), "memory_mb": memory[-1] / 1e6}
+            later = {
+                "seconds": extrapolated(sizes[-1:], seconds[-1:], 0.0),
+                "memory_mb": memory[-1] / 1e6,
+            }
         else:
             imports = rows[0]["memory_mb"]
             megabytes = extrapolated(sizes, [peak / 1e6 for peak in memory], imports)
@@ -114,7 +163,11 @@ def main() -> None:
             rows.append({"phase": name, "samples": PAPER, **later, "measured": False})
     print(f"{'phase':10}{'samples':>12}{'seconds':>10}{'samples/s':>12}{'memory MB':>12}")
     for row in rows:
-        rate = row["samples"] / row["seconds"] if row["phase"] != "start" and row["seconds"] > 0 else float("nan")
+        rate = (
+            row["samples"] / row["seconds"]
+            if row["phase"] != "start" and row["seconds"] > 0
+            else float("nan")
+        )
         row["samples_per_s"] = None if rate != rate else rate
         line = f"{row['phase']:10}{row['samples']:>12}{row['seconds']:>10.3g}{rate:>12.3g}{row['memory_mb']:>12.4g}"
         print(line + ("" if row["measured"] else "  extrapolated"))

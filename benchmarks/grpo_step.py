@@ -22,18 +22,26 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    LlamaForCausalLM,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 
-from grpo_origin.config import Settings
+from grpo_origin.config.schema import Settings
 from grpo_origin.cost import read_settings
-from grpo_origin.data import Source, write_grpo
-from grpo_origin.grpo import ExactMatch, TokenGRPOTrainer, prompt_set, trainer_config
-from grpo_origin.methods.grpo import GRPO
-from grpo_origin.model import build_model, load_model, save_model
-from grpo_origin.tasks import World
-from grpo_origin.tokenizer import EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.data.prompt_sets import write_grpo
+from grpo_origin.data.source import Source
+from grpo_origin.rl.methods.grpo import GRPO
+from grpo_origin.rl.trainer import ExactMatch, TokenGRPOTrainer, prompt_set, trainer_config
+from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import build_model, load_model, save_model
 
 CONFIG = Path(__file__).parents[1] / "config"
 SKIPPED = 2  # first steps of a side, which allocate and warm up
@@ -69,7 +77,9 @@ class Clock(TrainerCallback):
     def __init__(self, now: Timer) -> None:
         self.now, self.times = now, []
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.times.append(self.now())
 
     def seconds(self) -> float:
@@ -83,7 +93,9 @@ def our_trainer(at: Setting, clock: Clock) -> TokenGRPOTrainer:
     trainer = TokenGRPOTrainer(
         model=load_model(at.folder / "model"),
         reward_funcs=ExactMatch(at.world),
-        args=trainer_config(GRPO(), at.grpo, at.runtime, at.device, at.longest, 0, at.folder / "ours"),
+        args=trainer_config(
+            GRPO(), at.grpo, at.runtime, at.device, at.longest, 0, at.folder / "ours"
+        ),
         train_dataset=at.dataset,
         processing_class=build_tokenizer(at.world),
         callbacks=[clock],
@@ -103,10 +115,15 @@ def stock(at: Setting) -> float:
     """Seconds of TRL's step: prompts, completions and rewards as text, loss and logging by its defaults."""
     words = Vocabulary(at.world.nodes).tokens
     columns = {"prompt": at.dataset["prompt"], "gold": at.dataset["gold"]}
-    dataset = Dataset.from_dict({name: [" ".join(words[i] for i in ids) for ids in rows] for name, rows in columns.items()})
+    dataset = Dataset.from_dict(
+        {name: [" ".join(words[i] for i in ids) for ids in rows] for name, rows in columns.items()}
+    )
 
     def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float]:
-        return [float(given.split() == right.split()[:-1]) for given, right in zip(completions, gold, strict=True)]
+        return [
+            float(given.split() == right.split()[:-1])
+            for given, right in zip(completions, gold, strict=True)
+        ]
 
     clock = Clock(at.now)
     arguments = GRPOConfig(
@@ -126,16 +143,26 @@ def stock(at: Setting) -> float:
         disable_tqdm=True,
     )
     trainer = GRPOTrainer(
-        model=str(at.folder / "model"), reward_funcs=exact_match, args=arguments, train_dataset=dataset, callbacks=[clock]
+        model=str(at.folder / "model"),
+        reward_funcs=exact_match,
+        args=arguments,
+        train_dataset=dataset,
+        callbacks=[clock],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return clock.seconds()
 
 
-def log_probs(model: LlamaForCausalLM, tokens: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
+def log_probs(
+    model: LlamaForCausalLM, tokens: torch.Tensor, mask: torch.Tensor, width: int
+) -> torch.Tensor:
     """Log-probabilities of the last `width` tokens, tokens and mask (B, P + T), result (B, T)."""
-    logits = model(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=width + 1).logits[:, :-1].float()
+    logits = (
+        model(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=width + 1)
+        .logits[:, :-1]
+        .float()
+    )
     return torch.log_softmax(logits, -1).gather(-1, tokens[:, -width:, None])[..., 0]
 
 
@@ -146,14 +173,21 @@ def plain(at: Setting) -> float:
     policy, reference = (load_model(at.folder / "model").to(at.device) for _ in range(2))
     policy.train()
     reference.eval()
-    optimiser = torch.optim.AdamW(policy.parameters(), lr=grpo.learning_rate, weight_decay=0.0, fused=True)
+    optimiser = torch.optim.AdamW(
+        policy.parameters(), lr=grpo.learning_rate, weight_decay=0.0, fused=True
+    )
     autocast = torch.autocast(at.device.type, torch.bfloat16, enabled=at.bf16)
     times = []
     for step in range(grpo.steps):
         rows = at.dataset[step * grpo.prompts_per_step : (step + 1) * grpo.prompts_per_step]
-        question, task = ([value for value in rows[name] for _ in range(grpo.group_size)] for name in ("question", "task"))
+        question, task = (
+            [value for value in rows[name] for _ in range(grpo.group_size)]
+            for name in ("question", "task")
+        )
         wide = max(map(len, question))
-        prompts = torch.tensor([[PAD] * (wide - len(ids)) + ids for ids in question], device=at.device)  # (B, P)
+        prompts = torch.tensor(
+            [[PAD] * (wide - len(ids)) + ids for ids in question], device=at.device
+        )  # (B, P)
         with torch.no_grad(), autocast:
             tokens = policy.generate(
                 input_ids=prompts,
@@ -168,8 +202,12 @@ def plain(at: Setting) -> float:
         ended = (drawn == EOS).cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (drawn == EOS))).long()
         kept = [ids[:n] for ids, n in zip(drawn.tolist(), mask.sum(1).tolist(), strict=True)]
-        rewards = torch.tensor(reward(question, kept, task), device=at.device).view(-1, grpo.group_size)
-        advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).view(-1, 1)
+        rewards = torch.tensor(reward(question, kept, task), device=at.device).view(
+            -1, grpo.group_size
+        )
+        advantages = (
+            (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+        ).view(-1, 1)
         whole = torch.cat([(prompts != PAD).long(), mask], 1)
         with autocast:
             with torch.no_grad():
@@ -221,8 +259,15 @@ def parts(at: Setting) -> dict[str, float]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", choices=["laptop", "paper"], default="laptop", help="sizes and batch of this configuration")
-    parser.add_argument("--steps", type=int, default=20, help="steps of a side in a repeat (default 20)")
+    parser.add_argument(
+        "--scale",
+        choices=["laptop", "paper"],
+        default="laptop",
+        help="sizes and batch of this configuration",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="steps of a side in a repeat (default 20)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="times each side runs (default 5)")
     options = parser.parse_args()
     disable_progress_bar()
@@ -243,14 +288,20 @@ def main() -> None:
         "device": device,
         "completions_a_step": at.grpo.prompts_per_step * at.grpo.group_size,
         **{f"{side}_ms": statistics.median(seconds) * 1e3 for side, seconds in found.items()},
-        "ours_over_plain": statistics.median(a / b for a, b in zip(found["ours"], found["plain"], strict=True)),
-        "ours_over_stock": statistics.median(a / b for a, b in zip(found["ours"], found["stock"], strict=True)),
+        "ours_over_plain": statistics.median(
+            a / b for a, b in zip(found["ours"], found["plain"], strict=True)
+        ),
+        "ours_over_stock": statistics.median(
+            a / b for a, b in zip(found["ours"], found["stock"], strict=True)
+        ),
         **{f"share_{part}": share for part, share in shares.items()},
     }
     for key, value in result.items():
         print(f"{key:20} {f'{value:.3g}' if isinstance(value, float) else value}")
     suffix = "" if options.scale == "laptop" else f"_{options.scale}"
-    Path(__file__).with_name(f"grpo_step{suffix}.json").write_text(json.dumps(result, indent=2) + "\n")
+    Path(__file__).with_name(f"grpo_step{suffix}.json").write_text(
+        json.dumps(result, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

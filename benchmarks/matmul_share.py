@@ -25,12 +25,13 @@ from pathlib import Path
 
 import torch
 
-from grpo_origin.config import ModelSettings
+from grpo_origin.config.stages import ModelSettings
 from grpo_origin.cost import matmul_parameters, read_settings
-from grpo_origin.data import Mixture, Pool, Source, write_pool
-from grpo_origin.model import build_model, choose_device
-from grpo_origin.tokenizer import Vocabulary
-from grpo_origin.train import Block, Checkpoint, train
+from grpo_origin.data.pools import Mixture, Pool, write_pool
+from grpo_origin.data.source import Source
+from grpo_origin.tasks.tokenizer import Vocabulary
+from grpo_origin.training.loop import Block, Checkpoint, train
+from grpo_origin.training.model import build_model, choose_device
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = {64: ["config.yaml"], 960: ["config.yaml", "paper.yaml"]}
@@ -48,7 +49,10 @@ def layers(model: ModelSettings, vocabulary: int) -> list[tuple[int, int, int]]:
 def operations(model: ModelSettings, vocabulary: int, shapes: list[tuple[int, int]]) -> float:
     """Floating-point operations of a step on blocks of shapes (B, T)."""
     tokens, squares = sum(b * t for b, t in shapes), sum(b * t * t for b, t in shapes)
-    return 6 * matmul_parameters(model, vocabulary) * tokens + 12 * model.layers * model.width * squares
+    return (
+        6 * matmul_parameters(model, vocabulary) * tokens
+        + 12 * model.layers * model.width * squares
+    )
 
 
 def now(device: torch.device) -> float:
@@ -59,13 +63,21 @@ def now(device: torch.device) -> float:
 
 
 def multiplication_rate(
-    model: ModelSettings, vocabulary: int, shapes: list[tuple[int, int]], device: torch.device, dtype: torch.dtype, repeats: int
+    model: ModelSettings,
+    vocabulary: int,
+    shapes: list[tuple[int, int]],
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int,
 ) -> float:
     """Operations a second of the linear layers' multiplications of a step, one after the other: median of `repeats` passes."""
     operands = []
     for b, t in shapes:
         for inputs, outputs, count in layers(model, vocabulary):
-            x, w, dy = (torch.randn(*size, device=device, dtype=dtype) for size in ((b * t, inputs), (outputs, inputs), (b * t, outputs)))
+            x, w, dy = (
+                torch.randn(*size, device=device, dtype=dtype)
+                for size in ((b * t, inputs), (outputs, inputs), (b * t, outputs))
+            )
             operands += [(x, w, dy)] * count
     work, seconds = 6 * matmul_parameters(model, vocabulary) * sum(b * t for b, t in shapes), []
     for _ in range(repeats + 1):
@@ -92,11 +104,32 @@ def square_rate(device: torch.device) -> float:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, choices=list(FILES), default=64, help="64: the laptop's model; 960: the paper's")
-    parser.add_argument("--batch", type=int, help=f"samples a step (default: the configuration's; on a CPU {CPU_BATCH})")
-    parser.add_argument("--steps", type=int, help="steps of a repeat (default 60; 6 on a CPU at width 960)")
-    parser.add_argument("--repeats", type=int, default=3, help="times training and multiplications take turns (default 3)")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: the configuration's; on a CPU float32")
+    parser.add_argument(
+        "--width",
+        type=int,
+        choices=list(FILES),
+        default=64,
+        help="64: the laptop's model; 960: the paper's",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help=f"samples a step (default: the configuration's; on a CPU {CPU_BATCH})",
+    )
+    parser.add_argument(
+        "--steps", type=int, help="steps of a repeat (default 60; 6 on a CPU at width 960)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="times training and multiplications take turns (default 3)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        help="default: the configuration's; on a CPU float32",
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out on CUDA")
     options = parser.parse_args()
     settings = read_settings(*(CONFIG / name for name in FILES[options.width]))
@@ -107,16 +140,26 @@ def main() -> None:
     batch = options.batch or (CPU_BATCH if cpu else settings.pretrain.batch_size)
     steps = max(options.steps or (6 if cpu and options.width == 960 else 60), SKIPPED + 1)
     passes = 3 if cpu and options.width == 960 else 10
-    runtime = settings.runtime.model_copy(update={"precision": precision, "compile": settings.runtime.compile and not options.no_compile})
+    runtime = settings.runtime.model_copy(
+        update={
+            "precision": precision,
+            "compile": settings.runtime.compile and not options.no_compile,
+        }
+    )
     pretrain = settings.pretrain.model_copy(update={"samples": steps * batch, "batch_size": batch})
-    source, words = Source(settings.world, settings.axes["depth"], 0), len(Vocabulary(settings.world.nodes))
+    source, words = (
+        Source(settings.world, settings.axes["depth"], 0),
+        len(Vocabulary(settings.world.nodes)),
+    )
     model, dtype = build_model(settings.model, source.world, 0), getattr(torch, precision)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split in ("id", "ood"):
             write_pool(source, split, pretrain.samples, folder / f"{split}.parquet")
-        mixture = Mixture(Pool(folder / "id.parquet"), Pool(folder / "ood.parquet"), pretrain.samples, "0.1", 0)
+        mixture = Mixture(
+            Pool(folder / "id.parquet"), Pool(folder / "ood.parquet"), pretrain.samples, "0.1", 0
+        )
         shapes: list[list[tuple[int, int]]] = []
 
         def blocks(step: int) -> list[Block]:
@@ -128,16 +171,39 @@ def main() -> None:
             shapes.clear()
             rate = 0.0
             if repeat % 2:
-                rate = multiplication_rate(settings.model, words, [b.shape for b, _ in blocks(0)], device, dtype, passes)
+                rate = multiplication_rate(
+                    settings.model, words, [b.shape for b, _ in blocks(0)], device, dtype, passes
+                )
                 shapes.clear()
             with contextlib.redirect_stdout(io.StringIO()):  # progress
-                log = train(model, blocks, steps, pretrain, runtime, device, Checkpoint(folder / "none", {}, 1e9))
-            rate = rate or multiplication_rate(settings.model, words, shapes[0], device, dtype, passes)
+                log = train(
+                    model,
+                    blocks,
+                    steps,
+                    pretrain,
+                    runtime,
+                    device,
+                    Checkpoint(folder / "none", {}, 1e9),
+                )
+            rate = rate or multiplication_rate(
+                settings.model, words, shapes[0], device, dtype, passes
+            )
             kept = list(zip(log, shapes, strict=True))[SKIPPED:]
-            done = statistics.median(operations(settings.model, words, step) / row["seconds"] for row, step in kept)
+            done = statistics.median(
+                operations(settings.model, words, step) / row["seconds"] for row, step in kept
+            )
             seconds = statistics.median(row["seconds"] for row, _ in kept)
-            tokens = statistics.median(sum(b * t for b, t in step) / row["seconds"] for row, step in kept)
-            rows.append({"samples_per_s": batch / seconds, "tokens_per_s": tokens, "tflops": done / 1e12, "matmul_tflops": rate / 1e12})
+            tokens = statistics.median(
+                sum(b * t for b, t in step) / row["seconds"] for row, step in kept
+            )
+            rows.append(
+                {
+                    "samples_per_s": batch / seconds,
+                    "tokens_per_s": tokens,
+                    "tflops": done / 1e12,
+                    "matmul_tflops": rate / 1e12,
+                }
+            )
             rows[-1]["share"] = done / rate
             if not cpu:
                 rows[-1]["square_bf16_tflops"] = square_rate(device) / 1e12
@@ -152,7 +218,9 @@ def main() -> None:
     }
     for key, value in result.items():
         print(f"{key:20} {f'{value:.3g}' if isinstance(value, float) else value}")
-    Path(__file__).with_name(f"matmul_share_{options.width}.json").write_text(json.dumps(result, indent=2) + "\n")
+    Path(__file__).with_name(f"matmul_share_{options.width}.json").write_text(
+        json.dumps(result, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

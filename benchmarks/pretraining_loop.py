@@ -14,35 +14,54 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from grpo_origin.config import AxisSettings, ModelSettings, PretrainSettings, RuntimeSettings, WorldSettings
-from grpo_origin.data import COLUMNS, Mixture, Pool, Source, write_pool
-from grpo_origin.files import read_table
-from grpo_origin.model import build_model
-from grpo_origin.tokenizer import build_tokenizer
-from grpo_origin.train import Checkpoint, train
+from grpo_origin.config.schema import AxisSettings, RuntimeSettings
+from grpo_origin.config.stages import ModelSettings, PretrainSettings, WorldSettings
+from grpo_origin.data.pools import Mixture, Pool, write_pool
+from grpo_origin.data.source import COLUMNS, Source
+from grpo_origin.jobs.files import read_table
+from grpo_origin.tasks.tokenizer import build_tokenizer
+from grpo_origin.training.loop import Checkpoint, train
+from grpo_origin.training.model import build_model
 
 STEPS, REPEATS = 60, 5
 PRETRAIN = PretrainSettings(samples=STEPS * 64)
-SOURCE = Source(WorldSettings(), AxisSettings(id=["trav;4;A", "trav trav;4;A"], ood=["trav trav trav;4;A"]), 0)
+SOURCE = Source(
+    WorldSettings(), AxisSettings(id=["trav;4;A", "trav trav;4;A"], ood=["trav trav trav;4;A"]), 0
+)
 
 
 def ours(folder: Path) -> float:
     """Seconds of our loop."""
-    mixture = Mixture(Pool(folder / "id.parquet"), Pool(folder / "ood.parquet"), PRETRAIN.samples, "0.1", 0)
+    mixture = Mixture(
+        Pool(folder / "id.parquet"), Pool(folder / "ood.parquet"), PRETRAIN.samples, "0.1", 0
+    )
     model = build_model(ModelSettings(), SOURCE.world, 0)
 
     def batch(step: int) -> list:
         return [(tokens, 1) for tokens, _ in mixture.blocks(step * 64, (step + 1) * 64)]
 
     started = time.perf_counter()
-    train(model, batch, STEPS, PRETRAIN, RuntimeSettings(), torch.device("cpu"), Checkpoint(folder / "none", {}, 1e9))
+    train(
+        model,
+        batch,
+        STEPS,
+        PRETRAIN,
+        RuntimeSettings(),
+        torch.device("cpu"),
+        Checkpoint(folder / "none", {}, 1e9),
+    )
     return time.perf_counter() - started
 
 
 def trainer(folder: Path) -> float:
     """Seconds of transformers' Trainer at its natural settings."""
     table = read_table(folder / "id.parquet", COLUMNS)
-    rows = [p + c for p, c in zip(table["prompt_ids"].to_pylist(), table["completion_ids"].to_pylist(), strict=True)]
+    rows = [
+        p + c
+        for p, c in zip(
+            table["prompt_ids"].to_pylist(), table["completion_ids"].to_pylist(), strict=True
+        )
+    ]
     dataset = [{"input_ids": row, "labels": row} for row in rows]
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
@@ -56,7 +75,12 @@ def trainer(folder: Path) -> float:
         logging_steps=1000,
     )
     model = build_model(ModelSettings(), SOURCE.world, 0)
-    run = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=DataCollatorForSeq2Seq(build_tokenizer(SOURCE.world)))
+    run = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=DataCollatorForSeq2Seq(build_tokenizer(SOURCE.world)),
+    )
     started = time.perf_counter()
     run.train()
     return time.perf_counter() - started

@@ -24,12 +24,17 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from grpo_origin.config import OptimiserSettings, Settings, ood_count
+from grpo_origin.config.notation import ood_count
+from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import OptimiserSettings
 from grpo_origin.cost import Rates, read_settings
-from grpo_origin.data import ROW_GROUP, Mixture, Pool, Sequences, Source, read_prompts, write_pool, write_sft, write_summary, write_test
-from grpo_origin.evaluate import exact_mass
-from grpo_origin.model import build_model, choose_device
-from grpo_origin.train import Block, Checkpoint, train
+from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, write_pool
+from grpo_origin.data.prompt_sets import read_prompts, write_sft, write_test
+from grpo_origin.data.source import Sequences, Source
+from grpo_origin.data.summary import write_summary
+from grpo_origin.evaluation.mass import exact_mass
+from grpo_origin.training.loop import Block, Checkpoint, train
+from grpo_origin.training.model import build_model, choose_device
 from grpo_step import SKIPPED, Setting, ours
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -61,7 +66,12 @@ class Measure:
         for split, count in (("id", samples), ("ood", ood_count(RATIO, samples))):
             write_pool(self.source, split, count, files[split])
         mixture = Mixture(Pool(files["id"]), Pool(files["ood"]), samples, RATIO, 0)
-        rate = self.loop(self.settings.pretrain, lambda step: [(tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)])
+        rate = self.loop(
+            self.settings.pretrain,
+            lambda step: [
+                (tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
+            ],
+        )
         return {"pretrain_samples_per_s": rate}
 
     def sft(self) -> dict[str, float]:
@@ -88,14 +98,19 @@ class Measure:
         model, seconds = build_model(self.settings.model, self.source.world, 0), []
         for _ in range(6):
             started = time.perf_counter()
-            exact_mass(model, rows, self.settings.evaluation.batch_size, self.device)  # its results are on the CPU
+            exact_mass(
+                model, rows, self.settings.evaluation.batch_size, self.device
+            )  # its results are on the CPU
             seconds.append(time.perf_counter() - started)
         return {"evaluate_prompts_per_s": rows.size / statistics.median(seconds[1:])}
 
     def data(self) -> dict[str, float]:
         """A pool of two row groups, written, then read and checked; of pools above 4M samples the check is faster, it counts less."""
         count = 2 * ROW_GROUP
-        files: dict[str, str | Path] = {name: self.folder / f"{name}.parquet" for name in ("pretrain-id", "pretrain-ood", "sft", "grpo")}
+        files: dict[str, str | Path] = {
+            name: self.folder / f"{name}.parquet"
+            for name in ("pretrain-id", "pretrain-ood", "sft", "grpo")
+        }
         for name in ("sft", "grpo", "pretrain-ood"):
             write_pool(self.source, "id", 64, files[name])
         started = time.perf_counter()
@@ -126,12 +141,19 @@ def main() -> None:
     """Measure, print, write."""
     parts = ("pretrain", "sft", "grpo", "evaluate", "data", "startup")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", default="laptop", help="laptop, or the name of a file in config/, such as paper")
-    parser.add_argument("--steps", type=int, default=20, help="steps of each training stage (default 20)")
+    parser.add_argument(
+        "--scale", default="laptop", help="laptop, or the name of a file in config/, such as paper"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="steps of each training stage (default 20)"
+    )
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="measure these")
     options = parser.parse_args()
     disable_progress_bar()
-    files = [CONFIG / "config.yaml", *([] if options.scale == "laptop" else [CONFIG / f"{options.scale}.yaml"])]
+    files = [
+        CONFIG / "config.yaml",
+        *([] if options.scale == "laptop" else [CONFIG / f"{options.scale}.yaml"]),
+    ]
     settings = read_settings(*files)
     with tempfile.TemporaryDirectory() as name:
         measure = Measure(settings, max(options.steps, SKIPPED + 1), Path(name))
@@ -139,17 +161,25 @@ def main() -> None:
         for part in options.only:
             found |= getattr(measure, part)()
     threads = torch.get_num_threads()
-    device = torch.cuda.get_device_name() if measure.device.type == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}"
+    device = (
+        torch.cuda.get_device_name()
+        if measure.device.type == "cuda"
+        else f"CPU, {threads} thread{'s' * (threads > 1)}"
+    )
     known = json.loads(RATES.read_text(encoding="utf-8")) if RATES.exists() else {}
     entry = known.setdefault(settings.run, {})
     if set(options.only) not in ({"data"}, set(parts)) and entry.get("device", device) != device:
-        sys.exit(f"{RATES.name}: rates of {settings.run} are of {entry['device']}, this is {device}: measure all of them (no --only)")
+        sys.exit(
+            f"{RATES.name}: rates of {settings.run} are of {entry['device']}, this is {device}: measure all of them (no --only)"
+        )
     entry |= {key: float(f"{value:.4g}") for key, value in found.items()}
     if set(options.only) != {"data"}:
         entry["device"] = device
     if "data" in options.only:
         entry["data_device"] = "CPU, 1 core"
-    known[settings.run] = {key: entry[key] for key in ("device", "data_device", *Rates.model_fields) if key in entry}
+    known[settings.run] = {
+        key: entry[key] for key in ("device", "data_device", *Rates.model_fields) if key in entry
+    }
     for key, value in found.items():
         print(f"{key:24} {value:.4g}")
     RATES.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

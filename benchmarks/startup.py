@@ -33,13 +33,29 @@ def sweep(prefork: bool) -> float:
             (Path(name) / folder).symlink_to(REPO / folder)
         files = [REPO / "config" / "smoke.yaml", "bench.yaml"]
         target = "results/bench/depth/seed~0/ood~0.1/evaluation.parquet"
-        command = ["snakemake", "-s", REPO / "Snakefile", "--cores", "1", target, "--configfile", *files]
+        command = [
+            "snakemake",
+            "-s",
+            REPO / "Snakefile",
+            "--cores",
+            "1",
+            target,
+            "--configfile",
+            *files,
+        ]
         started = time.perf_counter()
         subprocess.run(command, cwd=name, check=True, capture_output=True)
         return time.perf_counter() - started
 
 
-STAGES = {"data": "data", "pretrain and SFT": "train", "RL": "grpo", "evaluate": "evaluate", "tables": "statistics", "figures": "figures"}
+STAGES = {
+    "data": "data",
+    "pretrain and SFT": "train",
+    "RL": "grpo",
+    "evaluate": "evaluate",
+    "tables": "statistics",
+    "figures": "figures",
+}
 
 
 def imports(module: str) -> tuple[float, bool]:

@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error")
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error"
+)
 
 import pyarrow as pa
 import torch
@@ -32,42 +34,66 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from grpo_origin.config import Settings, ood_count
+from grpo_origin.config.notation import ood_count
+from grpo_origin.config.schema import Settings
 from grpo_origin.cost import read_settings
-from grpo_origin.data import ROW_GROUP, Source, read_prompts, training_chunk, write_grpo, write_sft, write_test
-from grpo_origin.model import build_model
-from grpo_origin.tokenizer import Vocabulary, build_tokenizer
+from grpo_origin.data.pools import ROW_GROUP, training_chunk
+from grpo_origin.data.prompt_sets import read_prompts, write_grpo, write_sft, write_test
+from grpo_origin.data.source import Source
+from grpo_origin.tasks.tokenizer import Vocabulary, build_tokenizer
+from grpo_origin.training.model import build_model
 
 SAMPLES, PROMPTS_A_BATCH = 8, 64
 CPU = not torch.cuda.is_available()
 # What a CPU needs, and what would only slow the stock side down.
-COMMON: dict[str, Any] = {"use_cpu": CPU, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+COMMON: dict[str, Any] = {
+    "use_cpu": CPU,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
 TRL: dict[str, Any] = COMMON | {"bf16": not CPU, "gradient_checkpointing": False}
 
 
 def texts(table: pa.Table, vocabulary: Vocabulary) -> Dataset:
     """Rows as text: columns `prompt` and `completion`."""
     words = vocabulary.tokens
-    rows = {name: [" ".join(words[i] for i in ids) for ids in table[f"{name}_ids"].to_pylist()] for name in ("prompt", "completion")}
+    rows = {
+        name: [" ".join(words[i] for i in ids) for ids in table[f"{name}_ids"].to_pylist()]
+        for name in ("prompt", "completion")
+    }
     return Dataset.from_dict(rows)
 
 
-def pretraining_text(source: Source, settings: Settings, ratio: str, vocabulary: Vocabulary) -> Dataset:
+def pretraining_text(
+    source: Source, settings: Settings, ratio: str, vocabulary: Vocabulary
+) -> Dataset:
     """The samples that our pretraining sees at this ratio, as text."""
     samples = settings.pretrain.samples
     counts = {"id": samples - ood_count(ratio, samples), "ood": ood_count(ratio, samples)}
     parts = []
     for split, count in counts.items():
         rng = source.generator("pretrain", split)
-        chunks = [training_chunk(source, split, rng, min(ROW_GROUP, samples - start)) for start in range(0, samples, ROW_GROUP)]
+        chunks = [
+            training_chunk(source, split, rng, min(ROW_GROUP, samples - start))
+            for start in range(0, samples, ROW_GROUP)
+        ]
         parts.append(texts(pa.concat_tables(chunks).slice(0, count), vocabulary))
     return concatenate_datasets(parts)
 
 
-def pretrain(model: LlamaForCausalLM, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, settings: Settings, folder: Path) -> None:
+def pretrain(
+    model: LlamaForCausalLM,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    folder: Path,
+) -> None:
     """Next-token training on prompt and completion."""
     tokens = dataset.map(
-        lambda rows: tokenizer([f"{p} {c}" for p, c in zip(rows["prompt"], rows["completion"], strict=True)]),
+        lambda rows: tokenizer(
+            [f"{p} {c}" for p, c in zip(rows["prompt"], rows["completion"], strict=True)]
+        ),
         batched=True,
         remove_columns=dataset.column_names,
     )
@@ -83,14 +109,22 @@ def pretrain(model: LlamaForCausalLM, dataset: Dataset, tokenizer: PreTrainedTok
         **COMMON,
     )
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    trainer = Trainer(model=model, args=arguments, train_dataset=tokens, data_collator=collator, processing_class=tokenizer)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=tokens,
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
     trainer.train()
     trainer.save_model(str(folder))
 
 
 def sft(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None:
     """Fine-tuning on completions."""
-    spaced = dataset.map(lambda row: {"completion": " " + row["completion"]})  # prompt and completion are joined as text
+    spaced = dataset.map(
+        lambda row: {"completion": " " + row["completion"]}
+    )  # prompt and completion are joined as text
     section = settings.sft
     arguments = SFTConfig(
         output_dir=str(folder),
@@ -106,7 +140,10 @@ def sft(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None
 
 def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float]:
     """Reward 1 for the right text; `<eos>` is not part of decoded text."""
-    return [float(given.split() == right.split()[:-1]) for given, right in zip(completions, gold, strict=True)]
+    return [
+        float(given.split() == right.split()[:-1])
+        for given, right in zip(completions, gold, strict=True)
+    ]
 
 
 def grpo(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None:
@@ -124,7 +161,10 @@ def grpo(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> Non
         **TRL,
     )
     trainer = GRPOTrainer(
-        model=str(start), reward_funcs=exact_match, args=arguments, train_dataset=dataset.rename_column("completion", "gold")
+        model=str(start),
+        reward_funcs=exact_match,
+        args=arguments,
+        train_dataset=dataset.rename_column("completion", "gold"),
     )
     trainer.train()
     trainer.save_model(str(folder))
@@ -148,8 +188,12 @@ def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast)
             num_return_sequences=SAMPLES,
             max_new_tokens=longest,
         )
-        found = tokenizer.batch_decode(drawn[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        right += sum(exact_match(found, [gold for gold in rows["completion"] for _ in range(SAMPLES)]))
+        found = tokenizer.batch_decode(
+            drawn[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right += sum(
+            exact_match(found, [gold for gold in rows["completion"] for _ in range(SAMPLES)])
+        )
     return right / (len(dataset) * SAMPLES)
 
 
@@ -178,16 +222,31 @@ def main() -> None:
         write_test(source, settings.evaluation.prompts, root / "test.parquet")
         samples = pretraining_text(source, settings, options.ratio, vocabulary)
         lap("data")
-        pretrain(build_model(settings.model, source.world, 0), samples, tokenizer, settings, root / "pretrain")
+        pretrain(
+            build_model(settings.model, source.world, 0),
+            samples,
+            tokenizer,
+            settings,
+            root / "pretrain",
+        )
         lap("pretrain")
-        sft(root / "pretrain", texts(read_prompts(root / "sft.parquet"), vocabulary), settings, root / "sft")
+        sft(
+            root / "pretrain",
+            texts(read_prompts(root / "sft.parquet"), vocabulary),
+            settings,
+            root / "sft",
+        )
         lap("sft")
         for split in ("id", "ood"):
             prompts = texts(read_prompts(root / "grpo.parquet", split), vocabulary)
             grpo(root / "sft", prompts, settings, root / f"grpo~{split}")
             lap(f"grpo~{split}")
         accuracy = {
-            f"{stage} {split}": evaluate(root / stage, texts(read_prompts(root / "test.parquet", split), vocabulary), tokenizer)
+            f"{stage} {split}": evaluate(
+                root / stage,
+                texts(read_prompts(root / "test.parquet", split), vocabulary),
+                tokenizer,
+            )
             for stage in ("pretrain", "sft", "grpo~id", "grpo~ood")
             for split in ("id", "ood")
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_origin.tasks import World
+from grpo_origin.tasks.world import World
 from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny, write_config
 
 

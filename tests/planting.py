@@ -3,12 +3,16 @@
 import numpy as np
 import pandas as pd
 
-from grpo_origin.claims import ledger
-from grpo_origin.config import ClaimsSettings
+from grpo_origin.analysis.claims import ledger
+from grpo_origin.config.schema import ClaimsSettings
 
 SETTINGS = ClaimsSettings()
 PROMPTS = 64
-TASKS = {"id": ("trav;4;A", "shift;4;A"), "ood": ("trav shift;4;A", "shift trav;4;A"), "mixed-1": ("trav;4;A", "shift;4;A")}
+TASKS = {
+    "id": ("trav;4;A", "shift;4;A"),
+    "ood": ("trav shift;4;A", "shift trav;4;A"),
+    "mixed-1": ("trav;4;A", "shift;4;A"),
+}
 STAGES = ("sft", "grpo~id", "grpo~ood")
 
 
@@ -17,7 +21,16 @@ def spread(mean, seeds, width=0.002):
     return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
 
 
-def plant(mass, *, axis="any name", seeds=3, ratios=("0", "0.1"), splits=("id", "ood"), stages=STAGES, tasks=TASKS):
+def plant(
+    mass,
+    *,
+    axis="any name",
+    seeds=3,
+    ratios=("0", "0.1"),
+    splits=("id", "ood"),
+    stages=STAGES,
+    tasks=TASKS,
+):
     """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
     parts = []
     for seed in range(seeds):
@@ -26,11 +39,24 @@ def plant(mass, *, axis="any name", seeds=3, ratios=("0", "0.1"), splits=("id", 
                 for split in splits:
                     for number, task in enumerate(tasks[split]):
                         prompts = np.arange(PROMPTS)
-                        values = np.clip(mass(seed, ratio, stage, split, task, prompts), 0, 1) + np.zeros(PROMPTS)
-                        names = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": task}
+                        values = np.clip(
+                            mass(seed, ratio, stage, split, task, prompts), 0, 1
+                        ) + np.zeros(PROMPTS)
+                        names = {
+                            "axis": axis,
+                            "seed": seed,
+                            "ood_ratio": ratio,
+                            "stage": stage,
+                            "split": split,
+                            "task": task,
+                        }
                         with np.errstate(divide="ignore"):
                             columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
-                        parts.append(pd.DataFrame({**columns, "prompt_index": prompts + number * PROMPTS}).assign(**names))
+                        parts.append(
+                            pd.DataFrame(
+                                {**columns, "prompt_index": prompts + number * PROMPTS}
+                            ).assign(**names)
+                        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -49,7 +75,9 @@ def shifted(base, changes, seeds=3, width=0.002):
 
 
 def rows(table, claim, **where):
-    found = ledger(table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None))
+    found = ledger(
+        table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None)
+    )
     found = found[found["claim"] == claim]
     for name, text in where.items():
         found = found[found[name].str.contains(text, regex=False)]

@@ -4,14 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.claims import CLAIMS, COLUMNS, Claim, decide, ledger
-from grpo_origin.config import ClaimsSettings, ConfigError, load_settings
+from grpo_origin.analysis.claims import CLAIMS, COLUMNS, Claim, decide, ledger
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.load import load_settings
+from grpo_origin.config.schema import ClaimsSettings
 from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, verdict
 
 WIDE = 0.2
 VERDICTS = pytest.mark.parametrize(
     ("effect", "width", "expected"),
-    [("true", 0.002, "supported"), ("false", 0.002, "contradicted"), ("true", WIDE, "inconclusive"), ("false", WIDE, "inconclusive")],
+    [
+        ("true", 0.002, "supported"),
+        ("false", 0.002, "contradicted"),
+        ("true", WIDE, "inconclusive"),
+        ("false", WIDE, "inconclusive"),
+    ],
 )
 
 
@@ -51,10 +58,14 @@ def test_p_value_and_interval_agree(values, region, inside, significance):
 
 
 def test_row_by_hand():
-    row = Claim("x", "x", (0.01, np.inf)).row("all", "cells", pd.Series([0.1, 0.2, 0.3]), 100, SETTINGS)
+    row = Claim("x", "x", (0.01, np.inf)).row(
+        "all", "cells", pd.Series([0.1, 0.2, 0.3]), 100, SETTINGS
+    )
     assert row["effect"] == pytest.approx(0.2)
     assert row["high"] - row["effect"] == pytest.approx(4.302652729911275 * 0.1 / np.sqrt(3))
-    assert row["p_value"] == pytest.approx(0.0812, abs=1e-3)  # t = 0.19 / 0.0577 = 3.29 on 2 degrees of freedom
+    assert row["p_value"] == pytest.approx(
+        0.0812, abs=1e-3
+    )  # t = 0.19 / 0.0577 = 3.29 on 2 degrees of freedom
     assert row["verdict"] == "inconclusive"
 
 
@@ -64,12 +75,20 @@ def test_row_by_hand():
 @VERDICTS
 def test_no_exposure(effect, width, expected):
     gain = {"true": 0.0, "false": 0.2}[effect]
-    table = plant(shifted(0.3, {("0", "grpo~id", "ood"): gain, ("0.1", "grpo~ood", "ood"): 0.4}, width=width))
+    table = plant(
+        shifted(0.3, {("0", "grpo~id", "ood"): gain, ("0.1", "grpo~ood", "ood"): 0.4}, width=width)
+    )
     assert verdict(table, "no exposure") == expected
 
 
 def test_no_exposure_counts_the_better_stage():
-    assert verdict(plant(shifted(0.3, {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2})), "no exposure") == "contradicted"
+    assert (
+        verdict(
+            plant(shifted(0.3, {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2})),
+            "no exposure",
+        )
+        == "contradicted"
+    )
 
 
 def test_no_exposure_with_exact_zeros_rests_on_a_bound():
@@ -83,7 +102,13 @@ def test_no_exposure_with_exact_zeros_rests_on_a_bound():
 @VERDICTS
 def test_exposure(effect, width, expected):
     gain = {"true": 0.2, "false": 0.0}[effect]
-    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): gain, ("0.1", "grpo~id", "ood"): 0.1 - gain}, width=width))
+    table = plant(
+        shifted(
+            0.3,
+            {("0.1", "grpo~ood", "ood"): gain, ("0.1", "grpo~id", "ood"): 0.1 - gain},
+            width=width,
+        )
+    )
     assert verdict(table, "exposure") == expected
 
 
@@ -103,11 +128,14 @@ WITH_PRETRAINING = ("pretrain", *STAGES)
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "width", "expected"), [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.3, WIDE, "inconclusive")]
+    ("pretrained", "width", "expected"),
+    [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.3, WIDE, "inconclusive")],
 )
 def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected):
     changes = {("0.1", "grpo~ood", "ood"): 0.4}
-    table = plant(shifted(0.1, {("0.1", "pretrain", "ood"): pretrained - 0.1}), stages=("pretrain",))
+    table = plant(
+        shifted(0.1, {("0.1", "pretrain", "ood"): pretrained - 0.1}), stages=("pretrain",)
+    )
     after = plant(shifted(0.1, changes, width=width), stages=STAGES)
     table = pd.concat([table, after])
     assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
@@ -124,7 +152,9 @@ def banded(gains, width=0.002):
     """Prompts near zero, partly right and near one, with a gain for each."""
 
     def mass(seed, ratio, stage, split, task, prompts):
-        gain = np.repeat(gains, [21, 22, 21]) + np.where(BANDS == 0.5, spread(0.0, 3, width)[seed], spread(0.0, 3, 0.001)[seed])
+        gain = np.repeat(gains, [21, 22, 21]) + np.where(
+            BANDS == 0.5, spread(0.0, 3, width)[seed], spread(0.0, 3, 0.001)[seed]
+        )
         return BANDS + (gain if stage == f"grpo~{split}" else 0.0)
 
     return mass
@@ -155,22 +185,31 @@ def test_sweet_spot_needs_all_bands():
 
 
 @pytest.mark.parametrize(
-    ("gain", "width", "expected"), [(0.001, 0.001, "supported"), (0.02, 0.001, "contradicted"), (0.008, 0.02, "inconclusive")]
+    ("gain", "width", "expected"),
+    [(0.001, 0.001, "supported"), (0.02, 0.001, "contradicted"), (0.008, 0.02, "inconclusive")],
 )
 def test_saturation(gain, width, expected):
-    assert verdict(plant(shifted(0.96, {("grpo~id", "id"): gain}, width=width)), "saturation") == expected
+    assert (
+        verdict(plant(shifted(0.96, {("grpo~id", "id"): gain}, width=width)), "saturation")
+        == expected
+    )
 
 
 @pytest.mark.parametrize(("gain", "loss"), [(-0.2, True), (0.001, False)])
 def test_saturation_says_when_no_gain_is_a_loss(gain, loss):
     found = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
-    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == ("supported", loss)
+    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == (
+        "supported",
+        loss,
+    )
 
 
 def mixed(broken, repaired, width=0.002):
     def mass(seed, ratio, stage, split, task, prompts):
         if split != "mixed-1":
-            return 0.95 - (0.5 if stage == "grpo~ood" and split == "id" else 0.0)  # forgetting is not repair
+            return 0.95 - (
+                0.5 if stage == "grpo~ood" and split == "id" else 0.0
+            )  # forgetting is not repair
         return broken + (repaired if stage == "grpo~ood" else 0.0) + spread(0.0, 3, width)[seed]
 
     return plant(mass, splits=("id", "ood", "mixed-1"), ratios=("0", "0.1"))
@@ -203,14 +242,23 @@ def test_composition(effect, width, expected):
     base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
 
     def mass(seed, ratio, stage, split, task, prompts):
-        one = stage == "grpo~ood" and split == "ood" and task == "shift trav;4;A"  # one task in one stage is enough
-        return 0.9 if ratio != "0" or split == "id" else base + (reached + spread(0.0, 3, width)[seed]) * one
+        one = (
+            stage == "grpo~ood" and split == "ood" and task == "shift trav;4;A"
+        )  # one task in one stage is enough
+        return (
+            0.9
+            if ratio != "0" or split == "id"
+            else base + (reached + spread(0.0, 3, width)[seed]) * one
+        )
 
     assert verdict(plant(mass), "composition") == expected
 
 
 def test_composition_only_where_operations_meet_for_the_first_time():
-    together = TASKS | {"id": ("trav shift;4;A", "shift;4;A"), "ood": ("shift trav;4;A", "shift trav shift;4;A")}
+    together = TASKS | {
+        "id": ("trav shift;4;A", "shift;4;A"),
+        "ood": ("shift trav;4;A", "shift trav shift;4;A"),
+    }
     assert rows(plant(shifted(0.0, {}), tasks=together), "composition").empty
     deeper = TASKS | {"ood": ("trav trav;4;A", "trav trav trav;4;A")}
     assert rows(plant(shifted(0.0, {}), tasks=deeper), "composition").empty
@@ -226,16 +274,28 @@ def theory(above, beta=1.0, seeds=3, width=0.0, start=0.2):
             bound = np.minimum(before * np.exp(1 / beta), 1)
             after = np.where(np.arange(200) < round(200 * share), bound + 0.05, before * 1.2)
             names = {"method": "rloo", "beta": beta, "axis": "depth", "seed": seed, "pool": pool}
-            parts.append(pd.DataFrame({"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}).assign(**names))
+            parts.append(
+                pd.DataFrame(
+                    {"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}
+                ).assign(**names)
+            )
     return pd.concat(parts)
 
 
 @pytest.mark.parametrize(
     ("above", "width", "expected"),
-    [(0.0, 0.0, "supported"), (0.01, 0.005, "supported"), (0.4, 0.01, "contradicted"), (0.2, 0.19, "inconclusive")],
+    [
+        (0.0, 0.0, "supported"),
+        (0.01, 0.005, "supported"),
+        (0.4, 0.01, "contradicted"),
+        (0.2, 0.19, "inconclusive"),
+    ],
 )
 def test_mass_bound_in_theory_runs(above, width, expected):
-    assert verdict(plant(shifted(0.3, {})), "mass bound", theory=theory(above, width=width)) == expected
+    assert (
+        verdict(plant(shifted(0.3, {})), "mass bound", theory=theory(above, width=width))
+        == expected
+    )
 
 
 def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
@@ -251,7 +311,9 @@ def test_mass_bound_says_when_it_is_vacuous():
     assert "for 100.0% of prompts" in found["note"]
     assert rows(table, "mass bound", beta=0).iloc[0]["verdict"] == "inconclusive"
     assert rows(table, "mass bound").empty  # no beta given, no row
-    found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[0]  # 0.5 e^{1/0.3} > 1
+    found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[
+        0
+    ]  # 0.5 e^{1/0.3} > 1
     assert (found["verdict"], "for 100.0% of prompts" in found["note"]) == ("inconclusive", True)
 
 
@@ -272,15 +334,20 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
 )
 def test_prompts_matter(own, other, width, expected):
     def mass(seed, ratio, stage, split, task, prompts):
-        gain = {"sft": 0.0, f"grpo~{split}": own + spread(0.0, 3, width or 0.002)[seed]}.get(stage, other)
+        gain = {"sft": 0.0, f"grpo~{split}": own + spread(0.0, 3, width or 0.002)[seed]}.get(
+            stage, other
+        )
         return 0.3 + gain
 
     table = plant(mass)
-    assert [verdict(table, "prompts", cells=f"; {split} prompts") for split in ("ID", "OOD")] == [expected] * 2
+    assert [verdict(table, "prompts", cells=f"; {split} prompts") for split in ("ID", "OOD")] == [
+        expected
+    ] * 2
 
 
 @pytest.mark.parametrize(
-    ("gain", "width", "expected"), [(0.0, 1e-7, "supported"), (0.01, 0.002, "contradicted"), (1e-4, 3e-4, "inconclusive")]
+    ("gain", "width", "expected"),
+    [(0.0, 1e-7, "supported"), (0.01, 0.002, "contradicted"), (1e-4, 3e-4, "inconclusive")],
 )
 def test_sharpening(gain, width, expected):
     base = np.repeat([1e-6, 0.5], 32)
@@ -298,7 +365,10 @@ def test_sharpening_leaves_out_what_only_sft_hid():
     def mass(seed, ratio, stage, split, task, prompts):
         new = prompts < 32
         after = np.where(new, 1e-6 * (seed + 1), 0.9 + spread(0.0, 3)[seed])
-        return {"pretrain": np.where(new, 1e-6, 0.5), "grpo~ood": after if ratio != "0" else 1e-6}.get(stage, 1e-6)
+        return {
+            "pretrain": np.where(new, 1e-6, 0.5),
+            "grpo~ood": after if ratio != "0" else 1e-6,
+        }.get(stage, 1e-6)
 
     table = plant(mass, stages=WITH_PRETRAINING)
     assert verdict(table, "sharpening") == "supported"
@@ -306,8 +376,13 @@ def test_sharpening_leaves_out_what_only_sft_hid():
 
 
 def test_shares_that_agree_by_chance_are_counted_together():
-    row = Claim("x", "x", (-np.inf, 0.05), floor=0.0, share=True).row("all", "", pd.Series([0.125, 0.125]), 32, SETTINGS)
-    assert (row["low"], row["high"]) == (pytest.approx(0.0351, abs=1e-4), pytest.approx(0.2899, abs=1e-4))  # exact interval of 4 in 32
+    row = Claim("x", "x", (-np.inf, 0.05), floor=0.0, share=True).row(
+        "all", "", pd.Series([0.125, 0.125]), 32, SETTINGS
+    )
+    assert (row["low"], row["high"]) == (
+        pytest.approx(0.0351, abs=1e-4),
+        pytest.approx(0.2899, abs=1e-4),
+    )  # exact interval of 4 in 32
     assert row["verdict"] == "inconclusive"
 
 
@@ -320,16 +395,19 @@ FULL = {"splits": ("id", "ood", "mixed-1")}
 def test_ledger_has_every_claim_in_order():
     table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), SETTINGS, theory(0.0), 0.001)
     assert tuple(table.columns) == COLUMNS
-    names = (
-        "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
-    )
+    names = "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
     assert len(CLAIMS) == 10
     assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
 
 
 def test_one_seed_decides_nothing():
-    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL), SETTINGS, theory(0.0, seeds=1), 1.0)
+    table = ledger(
+        plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL),
+        SETTINGS,
+        theory(0.0, seeds=1),
+        1.0,
+    )
     assert set(table["verdict"]) == {"inconclusive"}
     tested = table[table["effect"].notna()]
     assert tested["note"].str.contains("one seed").all()
@@ -352,7 +430,9 @@ def test_one_seed_decides_nothing():
     ids=str,
 )
 def test_missing_cells_are_no_crash(missing):
-    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), SETTINGS, None, 0.001)
+    table = ledger(
+        plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), SETTINGS, None, 0.001
+    )
     assert tuple(table.columns) == COLUMNS
     empty = table[table["effect"].isna()]
     assert (empty["verdict"] == "inconclusive").all()
@@ -368,12 +448,20 @@ def test_thresholds_come_from_the_settings():
     table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}))
     assert verdict(table, "exposure") == "supported"
     assert verdict(table, "exposure", settings=ClaimsSettings(negligible=0.1)) == "contradicted"
-    assert verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
+    assert (
+        verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
+    )
 
 
 def test_settings_are_checked():
     axis = {"id": ["trav;4;A"], "ood": ["shift;4;A"]}
-    config = {"run": "x", "seeds": [0], "ratios": ["0"], "axes": {"a": axis}, "claims": {"negligible": 0.02}}
+    config = {
+        "run": "x",
+        "seeds": [0],
+        "ratios": ["0"],
+        "axes": {"a": axis},
+        "claims": {"negligible": 0.02},
+    }
     assert load_settings(config).claims.negligible == 0.02
     with pytest.raises(ConfigError, match=r"claims.*rising order"):
         load_settings(config | {"claims": {"saturated": 0.5}})

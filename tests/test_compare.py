@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_origin.compare import ledgers, of_method, transcend
-from grpo_origin.config import ClaimsSettings
+from grpo_origin.analysis.compare import ledgers, of_method, transcend
+from grpo_origin.config.schema import ClaimsSettings
 
 PROMPTS = 200
 SETTINGS = ClaimsSettings()
@@ -17,27 +17,55 @@ STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood", "raft~ood")
 def planted(after: dict[str, tuple[float, float, float]], start: float = 1e-6) -> pd.DataFrame:
     """Evaluations of three seeds at two ratios: OOD prompts at `start`, ID prompts at 0.9; `after`: a stage's OOD mass in each seed."""
     rows = []
-    for seed, ratio, stage, split in ((s, r, t, p) for s in range(3) for r in ("0", "0.1") for t in STAGES for p in ("id", "ood")):
-        mass = 0.9 if split == "id" else after.get(stage, (start,) * 3)[seed] if ratio == "0.1" else start
-        cell = {"axis": "depth", "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": "trav;4;A"}
-        rows += [cell | {"prompt_index": i, "log_mass": np.log(mass), "greedy_correct": mass > 0.5} for i in range(PROMPTS)]
+    for seed, ratio, stage, split in (
+        (s, r, t, p) for s in range(3) for r in ("0", "0.1") for t in STAGES for p in ("id", "ood")
+    ):
+        mass = (
+            0.9
+            if split == "id"
+            else after.get(stage, (start,) * 3)[seed]
+            if ratio == "0.1"
+            else start
+        )
+        cell = {
+            "axis": "depth",
+            "seed": seed,
+            "ood_ratio": ratio,
+            "stage": stage,
+            "split": split,
+            "task": "trav;4;A",
+        }
+        rows += [
+            cell | {"prompt_index": i, "log_mass": np.log(mass), "greedy_correct": mass > 0.5}
+            for i in range(PROMPTS)
+        ]
     return pd.DataFrame(rows)
 
 
 def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    return {(row.method, row.trained_on, row.ood_ratio): row.transcends for row in table.itertuples()}
+    return {
+        (row.method, row.trained_on, row.ood_ratio): row.transcends for row in table.itertuples()
+    }
 
 
 @pytest.mark.parametrize(
     ("mass", "answer"),
-    [((0.5, 0.55, 0.6), "yes"), ((1e-6, 2e-6, 1e-6), "no"), ((0.9, 1e-6, 1e-6), "unclear"), ((0.0101, 0.0101, 0.0099), "unclear")],
+    [
+        ((0.5, 0.55, 0.6), "yes"),
+        ((1e-6, 2e-6, 1e-6), "no"),
+        ((0.9, 1e-6, 1e-6), "unclear"),
+        ((0.0101, 0.0101, 0.0099), "unclear"),
+    ],
 )
 def test_transcends(mass, answer):
     table = transcend(planted({"raft~ood": mass}), SETTINGS, ["grpo", "raft"])
     found = answers(table)
     assert found["raft", "ood", "0.1"] == answer
     assert {value for key, value in found.items() if key != ("raft", "ood", "0.1")} == {"no"}
-    assert set(found) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {("raft", "ood", "0"), ("raft", "ood", "0.1")}
+    assert set(found) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {
+        ("raft", "ood", "0"),
+        ("raft", "ood", "0.1"),
+    }
     row = table[(table["method"] == "raft") & (table["ood_ratio"] == "0.1")].iloc[0]
     assert row["gain"] == pytest.approx(np.mean(mass) - 1e-6)
     assert row["prompts"] == 3 * PROMPTS
@@ -47,7 +75,9 @@ def test_transcends(mass, answer):
 
 
 def test_only_prompts_that_start_from_about_nothing_count():
-    assert transcend(planted({"raft~ood": (0.5, 0.5, 0.6)}, start=1e-3), SETTINGS, ["grpo", "raft"]).empty
+    assert transcend(
+        planted({"raft~ood": (0.5, 0.5, 0.6)}, start=1e-3), SETTINGS, ["grpo", "raft"]
+    ).empty
 
 
 def test_mass_that_only_sft_hid_is_no_transcending():
@@ -59,7 +89,11 @@ def test_mass_that_only_sft_hid_is_no_transcending():
 
 def test_a_seed_with_few_such_prompts_does_not_count():
     table = planted({"raft~ood": (0.5, 0.55, 0.6)})
-    few = (table["seed"] == 2) & (table["split"] == "ood") & (table["prompt_index"] >= SETTINGS.band_prompts - 1)
+    few = (
+        (table["seed"] == 2)
+        & (table["split"] == "ood")
+        & (table["prompt_index"] >= SETTINGS.band_prompts - 1)
+    )
     table.loc[few, "log_mass"] = np.log(0.5)
     row = transcend(table, SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
     assert row["seeds"] == 2
@@ -74,4 +108,9 @@ def test_every_method_is_judged_by_its_own_stages():
     exposure = found[(found["claim"] == "exposure")].set_index("method")["effect"]
     assert exposure["grpo"] == pytest.approx(0)
     assert exposure["raft"] == pytest.approx(0.55, abs=1e-5)
-    assert not found.loc[found["method"] == "raft", ["statement", "cells", "note"]].stack().str.contains("GRPO|grpo~").any()
+    assert (
+        not found.loc[found["method"] == "raft", ["statement", "cells", "note"]]
+        .stack()
+        .str.contains("GRPO|grpo~")
+        .any()
+    )

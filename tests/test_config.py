@@ -7,9 +7,12 @@ import copy
 import pytest
 import yaml
 
-from grpo_origin.config import ConfigError, Settings, load_settings, ood_count
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.load import load_settings
+from grpo_origin.config.notation import ood_count
+from grpo_origin.config.schema import Settings
 from grpo_origin.cost import read_settings
-from grpo_origin.data import check_string_space
+from grpo_origin.data.strings import check_string_space
 from helpers import REPO, TINY, copy_code, merged, snakemake, tiny
 
 DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
@@ -43,13 +46,25 @@ BAD = {
     "unknown operation": (axis(id=["hop;2;A"]), "axes.mini.id", "trav, shift"),
     "no operation": (axis(id=[";2;A"]), "axes.mini.id", "trav, shift"),
     "unknown alphabet": (axis(id=["trav;2;C"]), "axes.mini.id", "A, B"),
-    "task in another notation": (axis(id=["trav,2,A"]), "axes.mini.id", "operations;length;alphabet"),
+    "task in another notation": (
+        axis(id=["trav,2,A"]),
+        "axes.mini.id",
+        "operations;length;alphabet",
+    ),
     "length 0": (axis(id=["trav;0;A"]), "axes.mini.id", "1 to 64"),
     "length is no number": (axis(id=["trav;two;A"]), "axes.mini.id", "1 to 64"),
-    "length in other digits": (axis(id=["trav;²;A"]), "axes.mini.id", "length '²' in task 'trav;²;A' is not a whole number from 1 to 64"),
+    "length in other digits": (
+        axis(id=["trav;²;A"]),
+        "axes.mini.id",
+        "length '²' in task 'trav;²;A' is not a whole number from 1 to 64",
+    ),
     "length of 5000 digits": (axis(id=[f"trav;{'9' * 5000};A"]), "axes.mini.id", "1 to 64"),
     "length beyond the context": (axis(id=["trav trav;20;A"]), "axes.mini", "context"),
-    "length too short for test prompts": (axis(id=["trav;1;A"], mixed=[]), "evaluation.prompts", "test strings"),
+    "length too short for test prompts": (
+        axis(id=["trav;1;A"], mixed=[]),
+        "evaluation.prompts",
+        "test strings",
+    ),
     "unknown axis key": (axis(ratio=["0"]), "axes.mini.ratio", "did you mean 'ratios'"),
     "task both ID and OOD": (axis(ood=["trav;2;A"]), "axes.mini", "both id and ood"),
     "task listed twice": (axis(id=["trav;2;A", "trav; 2 ;A"]), "axes.mini.id", "twice"),
@@ -61,7 +76,11 @@ BAD = {
     "mixed none": (axis(mixed=[0]), "axes.mini.mixed", "greater than or equal to 1"),
     "no axes": ({"axes": {"mini": None}}, "axes", "at least 1"),
     "axis name with a slash": ({"axes": {"a/b": TINY["axes"]["mini"]}}, "axes", "pattern"),
-    "axis name too long for a folder": ({"axes": {"a" * 101: TINY["axes"]["mini"]}}, "axes", "at most 100"),
+    "axis name too long for a folder": (
+        {"axes": {"a" * 101: TINY["axes"]["mini"]}},
+        "axes",
+        "at most 100",
+    ),
     "misspelt key": ({"sedes": [0]}, "sedes", "did you mean 'seeds'"),
     "misspelt section key": ({"grpo": {"groupsize": 4}}, "grpo.groupsize", "group_size"),
     "misspelt model key": ({"model": {"depth": 4}}, "model.depth", "allowed: layers"),
@@ -74,7 +93,11 @@ BAD = {
     "infinite beta": ({"grpo": {"beta": float("inf")}}, "grpo.beta", "finite"),
     "temperature 0": ({"grpo": {"temperature": 0}}, "grpo.temperature", "greater than 0"),
     "negative rate": ({"grpo": {"learning_rate": -1e-4}}, "grpo.learning_rate", "greater than 0"),
-    "negative pretraining rate": ({"pretrain": {"learning_rate": -1e-4}}, "pretrain.learning_rate", "greater than 0"),
+    "negative pretraining rate": (
+        {"pretrain": {"learning_rate": -1e-4}},
+        "pretrain.learning_rate",
+        "greater than 0",
+    ),
     "rate 0": ({"sft": {"learning_rate": 0}}, "sft.learning_rate", "greater than 0"),
     "rate is NaN": ({"sft": {"learning_rate": float("nan")}}, "sft.learning_rate", ""),
     "rate is text": ({"sft": {"learning_rate": "low"}}, "sft.learning_rate", "number"),
@@ -93,33 +116,97 @@ BAD = {
     "run is the parent folder": ({"run": ".."}, "run", "pattern"),
     "run too long for a folder": ({"run": "r" * 101}, "run", "at most 100"),
     "run missing": ({"run": ...}, "run", "missing"),
-    "batch larger than the samples": ({"pretrain": {"batch_size": 9000}}, "batch_size", "samples (8000)"),
-    "SFT batch larger than the samples": ({"sft": {"batch_size": 64}}, "batch_size", "samples (40)"),
-    "GRPO prompts beyond the string space": ({"grpo": {"steps": 100}}, "grpo.prompts_per_step", "train strings"),
-    "SFT samples beyond the string space": ({"sft": {"samples": 4000}}, "sft.samples", "train strings"),
-    "test prompts beyond the string space": ({"evaluation": {"prompts": 512}}, "evaluation.prompts", "test strings"),
-    "fewer test prompts than tasks": ({"evaluation": {"prompts": 1}}, "evaluation.prompts", "can't cover the 2 tasks"),
+    "batch larger than the samples": (
+        {"pretrain": {"batch_size": 9000}},
+        "batch_size",
+        "samples (8000)",
+    ),
+    "SFT batch larger than the samples": (
+        {"sft": {"batch_size": 64}},
+        "batch_size",
+        "samples (40)",
+    ),
+    "GRPO prompts beyond the string space": (
+        {"grpo": {"steps": 100}},
+        "grpo.prompts_per_step",
+        "train strings",
+    ),
+    "SFT samples beyond the string space": (
+        {"sft": {"samples": 4000}},
+        "sft.samples",
+        "train strings",
+    ),
+    "test prompts beyond the string space": (
+        {"evaluation": {"prompts": 512}},
+        "evaluation.prompts",
+        "test strings",
+    ),
+    "fewer test prompts than tasks": (
+        {"evaluation": {"prompts": 1}},
+        "evaluation.prompts",
+        "can't cover the 2 tasks",
+    ),
     "unknown device": ({"runtime": {"device": "tpu"}}, "runtime.device", "'cuda'"),
     "no threads": ({"runtime": {"threads": 0}}, "runtime.threads", "greater than or equal to 1"),
-    "truth value for a whole number": ({"resources": {"grpo": {"gpus": True}}}, "resources.grpo.gpus", "a number, not True"),
+    "truth value for a whole number": (
+        {"resources": {"grpo": {"gpus": True}}},
+        "resources.grpo.gpus",
+        "a number, not True",
+    ),
     "truth value for a number": ({"grpo": {"beta": True}}, "grpo.beta", "a number, not True"),
     "truth value in a list": (axis(mixed=[True]), "axes.mini.mixed", "a number, not True"),
-    "lease that ends between two heartbeats": ({"runtime": {"lease_seconds": 1e-6}}, "runtime.lease_seconds", "or equal to 5"),
-    "lease beyond the clock": ({"runtime": {"lease_seconds": 1e300}}, "runtime.lease_seconds", "or equal to 1000000"),
-    "absurd samples": ({"pretrain": {"samples": 1e23}}, "pretrain.samples", "or equal to 100000000000"),
+    "lease that ends between two heartbeats": (
+        {"runtime": {"lease_seconds": 1e-6}},
+        "runtime.lease_seconds",
+        "or equal to 5",
+    ),
+    "lease beyond the clock": (
+        {"runtime": {"lease_seconds": 1e300}},
+        "runtime.lease_seconds",
+        "or equal to 1000000",
+    ),
+    "absurd samples": (
+        {"pretrain": {"samples": 1e23}},
+        "pretrain.samples",
+        "or equal to 100000000000",
+    ),
     "absurd width": ({"model": {"width": 4 * 10**12}}, "model.width", "or equal to 65536"),
     "absurd layers": ({"model": {"layers": 10**6}}, "model.layers", "or equal to 1000"),
     "absurd context": ({"model": {"context": 10**30}}, "model.context", "or equal to 65536"),
-    "absurd feed-forward": ({"model": {"feed_forward": 10**12}}, "model.feed_forward", "or equal to 1000000"),
+    "absurd feed-forward": (
+        {"model": {"feed_forward": 10**12}},
+        "model.feed_forward",
+        "or equal to 1000000",
+    ),
     "absurd steps": ({"grpo": {"steps": 10**30}}, "grpo.steps", "or equal to 1000000000"),
     "absurd group": ({"grpo": {"group_size": 10**30}}, "grpo.group_size", "or equal to 1000000"),
-    "absurd batch": ({"evaluation": {"batch_size": 10**30}}, "evaluation.batch_size", "or equal to 1000000000"),
-    "absurd weight decay": ({"sft": {"weight_decay": 1e300}}, "sft.weight_decay", "or equal to 1000"),
+    "absurd batch": (
+        {"evaluation": {"batch_size": 10**30}},
+        "evaluation.batch_size",
+        "or equal to 1000000000",
+    ),
+    "absurd weight decay": (
+        {"sft": {"weight_decay": 1e300}},
+        "sft.weight_decay",
+        "or equal to 1000",
+    ),
     "absurd beta": ({"grpo": {"beta": 1e300}}, "grpo.beta", "or equal to 1000000"),
     "absurd threads": ({"runtime": {"threads": 10**15}}, "runtime.threads", "or equal to 4096"),
-    "absurd memory": ({"resources": {"data": {"mem_mb": 1e30}}}, "resources.data.mem_mb", "or equal to 100000000"),
-    "absurd time": ({"resources": {"data": {"minutes": 10**12}}}, "resources.data.minutes", "or equal to 1000000"),
-    "KL weight too small for a file name": ({"theory": {"betas": [1e-300]}}, "theory.betas", "30 characters"),
+    "absurd memory": (
+        {"resources": {"data": {"mem_mb": 1e30}}},
+        "resources.data.mem_mb",
+        "or equal to 100000000",
+    ),
+    "absurd time": (
+        {"resources": {"data": {"minutes": 10**12}}},
+        "resources.data.minutes",
+        "or equal to 1000000",
+    ),
+    "KL weight too small for a file name": (
+        {"theory": {"betas": [1e-300]}},
+        "theory.betas",
+        "30 characters",
+    ),
     "absurd KL weight": ({"theory": {"betas": ["9" * 29]}}, "theory.betas", "up to 1000000"),
     "section is a number": ({"model": 3}, "model", "dictionary"),
     "section is empty": ({"model": None}, "model", "dictionary"),
@@ -127,7 +214,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("changes", "key", "hint"), BAD.values(), ids=BAD)
-def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed(changes, key, hint):
+def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed(
+    changes, key, hint
+):
     config = merged(TINY, changes)
     with pytest.raises(ConfigError) as caught:
         check_string_space(load_settings(config))
@@ -139,17 +228,24 @@ def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed
 
 FILES = {
     "a key twice": ("run: one\nseeds: [0]\nrun: two\n", ["bad.yaml", "'run'", "line 3", "once"]),
-    "a nested key twice": ("axes:\n  token: {mixed: [1]}\n  depth: null\n  token: null\n", ["bad.yaml", "'token'", "line 4", "once"]),
+    "a nested key twice": (
+        "axes:\n  token: {mixed: [1]}\n  depth: null\n  token: null\n",
+        ["bad.yaml", "'token'", "line 4", "once"],
+    ),
     "a date that is none": ("run: 2024-13-45\n", ["bad.yaml", "month"]),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), FILES.values(), ids=FILES)
-def test_a_bad_file_is_refused_in_one_line_by_the_workflow_as_by_the_cost_command(tmp_path, monkeypatch, text, words):
+def test_a_bad_file_is_refused_in_one_line_by_the_workflow_as_by_the_cost_command(
+    tmp_path, monkeypatch, text, words
+):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     monkeypatch.setattr("sys.argv", ["snakemake", "--cores", "1", "--configfile", str(path)])
-    (check,) = yaml.safe_load((REPO / "profiles" / "default" / "config.yaml").read_text())["__definitions__"]
+    (check,) = yaml.safe_load((REPO / "profiles" / "default" / "config.yaml").read_text())[
+        "__definitions__"
+    ]
     with pytest.raises(SystemExit) as workflow:
         exec(check, {})
     with pytest.raises(ConfigError) as cost:
@@ -160,7 +256,9 @@ def test_a_bad_file_is_refused_in_one_line_by_the_workflow_as_by_the_cost_comman
 
 
 def test_keys_merged_from_an_anchor_may_be_set_again(tmp_path):
-    (tmp_path / "good.yaml").write_text("sft: &both {batch_size: 32, samples: 100}\npretrain: {<<: *both, samples: 1000}\n")
+    (tmp_path / "good.yaml").write_text(
+        "sft: &both {batch_size: 32, samples: 100}\npretrain: {<<: *both, samples: 1000}\n"
+    )
     settings = read_settings(REPO / "config" / "config.yaml", tmp_path / "good.yaml")
     assert (settings.pretrain.samples, settings.pretrain.batch_size) == (1000, 32)
 
@@ -181,11 +279,17 @@ def test_snakemake_refuses_before_it_creates_anything(tmp_path, text, file, hint
         (tmp_path / file).touch()
     result = snakemake(tmp_path, "--dry-run", "--configfile", "bad.yaml")
     assert result.returncode != 0
-    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("config error: ")]
+    lines = [
+        line
+        for line in (result.stdout + result.stderr).splitlines()
+        if line.startswith("config error: ")
+    ]
     assert len(lines) == 1, result.stdout + result.stderr
     assert hint in lines[0]
     assert "Traceback" not in result.stdout + result.stderr
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("results/**/*")] == ([file] if file and "/" in file else [])
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("results/**/*")] == (
+        [file] if file and "/" in file else []
+    )
 
 
 def test_the_tiny_study_is_valid_so_that_each_bad_input_fails_for_its_own_reason():
@@ -208,7 +312,10 @@ def test_the_default_configuration_is_the_laptop_run():
     check_string_space(settings)
     assert settings.run == "laptop"
     assert list(settings.axes) == ["depth", "length", "token", "composition"]
-    assert sum(len(settings.axis_ratios(name)) for name in settings.axes) * len(settings.seeds) == LAPTOP_CELLS
+    assert (
+        sum(len(settings.axis_ratios(name)) for name in settings.axes) * len(settings.seeds)
+        == LAPTOP_CELLS
+    )
     assert all(settings.axis_ratios(name)[0] == "0" for name in settings.axes)
 
 
@@ -228,7 +335,7 @@ def test_settings_left_out_take_their_defaults():
     config = {key: TINY[key] for key in ("run", "seeds", "ratios", "axes")}
     settings = load_settings(config)
     assert settings.model == Settings.model_fields["model"].default
-    assert settings.grpo.group_size >= 2
+    assert settings.rl.group_size >= 2
 
 
 def test_an_axis_set_to_null_is_left_out():
@@ -248,7 +355,10 @@ def test_ratio_texts_stay_as_written(text):
     assert tiny(ratios=[text]).ratios == (text,)
 
 
-@pytest.mark.parametrize(("number", "text"), [(0.1, "0.1"), (0, "0"), (1, "1"), (0.0005, "0.0005"), (0.30, "0.3"), (1e-3, "0.001")])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.1, "0.1"), (0, "0"), (1, "1"), (0.0005, "0.0005"), (0.30, "0.3"), (1e-3, "0.001")],
+)
 def test_a_ratio_given_as_a_number_reads_as_a_decimal(number, text):
     assert tiny(ratios=[number]).ratios == (text,)
 
@@ -265,17 +375,23 @@ def test_an_axis_may_have_ratios_of_its_own():
     assert settings.axis_ratios("mini") == ("0", "0.25")
 
 
-@pytest.mark.parametrize(("ratio", "samples", "count"), [("0.1", 15, 2), ("0.1", 100, 10), ("0.29", 100, 29), ("1", 7, 7)])
+@pytest.mark.parametrize(
+    ("ratio", "samples", "count"),
+    [("0.1", 15, 2), ("0.1", 100, 10), ("0.29", 100, 29), ("1", 7, 7)],
+)
 def test_ood_counts_are_computed_in_decimals(ratio, samples, count):
     assert ood_count(ratio, samples) == count  # 0.29 * 100 is 28.999999999999996 in binary
 
 
 def test_task_notation_round_trips():
     assert str(tiny().axes["mini"].ood[0]) == "trav shift trav;2;A"
-    assert str(tiny(axes={"mini": {"ood": [" trav  shift ; 2 ; B "]}}).axes["mini"].ood[0]) == "trav shift;2;B"
+    assert (
+        str(tiny(axes={"mini": {"ood": [" trav  shift ; 2 ; B "]}}).axes["mini"].ood[0])
+        == "trav shift;2;B"
+    )
 
 
 def test_settings_cannot_be_changed_after_validation():
     settings = tiny()
     with pytest.raises(Exception, match="frozen"):
-        settings.grpo.beta = 1.0
+        settings.rl.beta = 1.0

@@ -6,11 +6,23 @@ import json
 
 import pytest
 
-from grpo_origin.config import ConfigError
-from grpo_origin.cost import Rates, disk, find_rates, jobs, main, matmul_parameters, merged, parameters, plan, read_settings, work_seconds
-from grpo_origin.model import build_model
-from grpo_origin.sections import ModelSettings
-from grpo_origin.tasks import World
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.stages import ModelSettings
+from grpo_origin.cost import (
+    Rates,
+    disk,
+    find_rates,
+    jobs,
+    main,
+    matmul_parameters,
+    merged,
+    parameters,
+    plan,
+    read_settings,
+    work_seconds,
+)
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import build_model
 from helpers import REPO, tiny
 
 RATES = Rates(
@@ -30,7 +42,14 @@ ALL = MATMUL + 24 * 32 + 3 * 32
 
 def study(**changes):
     """Two seeds, ratios 0 and 0.25: 2 groups, 4 cells; theory at one ratio, one seed."""
-    theory = {"betas": ["1", "3"], "pool": 2, "steps": 8, "group_size": 4, "sampled_prompts": 3, "samples": 16}
+    theory = {
+        "betas": ["1", "3"],
+        "pool": 2,
+        "steps": 8,
+        "group_size": 4,
+        "sampled_prompts": 3,
+        "samples": 16,
+    }
     axis = {"mini": {"id": ["trav;2;A"], "ood": ["shift;2;A"], "mixed": [1], "theory": ["0.25"]}}
     return tiny(**({"seeds": [0, 1], "axes": axis, "theory": theory} | changes))
 
@@ -40,16 +59,31 @@ def test_parameters_by_hand_and_of_the_model():
     assert matmul_parameters(settings.model, 24) == MATMUL == 11008
     assert parameters(settings.model, 24) == ALL == 11872
     model = build_model(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), World(8, 0), 0)
-    assert parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 24) == model.num_parameters()
+    assert (
+        parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 24)
+        == model.num_parameters()
+    )
 
 
 def test_jobs_by_hand():
-    expected = {"data": 10, "pretrain": 4, "sft": 4, "grpo": 8, "evaluate": 4, "theory": 5, "figures": 5}
-    assert jobs(study()) == expected  # theory: 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
+    expected = {
+        "data": 10,
+        "pretrain": 4,
+        "sft": 4,
+        "grpo": 8,
+        "evaluate": 4,
+        "theory": 5,
+        "figures": 5,
+    }
+    assert (
+        jobs(study()) == expected
+    )  # theory: 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
 
 
 def test_jobs_of_the_default_sweep():
-    assert sum(jobs(read_settings(REPO / "config" / "config.yaml")).values()) == 375  # `snakemake -n` counts rule `all` too
+    assert (
+        sum(jobs(read_settings(REPO / "config" / "config.yaml")).values()) == 375
+    )  # `snakemake -n` counts rule `all` too
 
 
 def test_methods_and_prompts_decide_the_rl_stages():
@@ -61,7 +95,8 @@ def test_methods_and_prompts_decide_the_rl_stages():
 
 def test_seconds_by_hand():
     assert work_seconds(study(), RATES) == {
-        "data": 2 * 16000 / 4000 + 2 * 16000 / 8000,  # 2 groups, an OOD pool as large as the ID pool
+        "data": 2 * 16000 / 4000
+        + 2 * 16000 / 8000,  # 2 groups, an OOD pool as large as the ID pool
         "pretrain": 4 * 8000 / 1000,
         "sft": 4 * 2 * 40 / 100,
         "grpo": 4 * 2 * 12 * 2,
@@ -73,15 +108,25 @@ def test_seconds_by_hand():
 
 def test_disk_by_hand():
     size = 4 * ALL
-    assert disk(study(), RATES, at_once=3) == {"models": 16 * size, "pools": 2 * 16000 * 10, "checkpoints": 3 * 3 * size}
-    assert disk(study(), RATES, at_once=100)["checkpoints"] == 8 * 3 * size  # no more than there are jobs
+    assert disk(study(), RATES, at_once=3) == {
+        "models": 16 * size,
+        "pools": 2 * 16000 * 10,
+        "checkpoints": 3 * 3 * size,
+    }
+    assert (
+        disk(study(), RATES, at_once=100)["checkpoints"] == 8 * 3 * size
+    )  # no more than there are jobs
 
 
 def test_hours_are_of_gpus_where_a_stage_has_them():
     settings = study(resources={"pretrain": {"gpus": 2}}, runtime={"threads": 4})
     result = plan(settings, RATES)
     assert result["stages"]["pretrain"]["unit"] == "GPU"
-    assert result["gpu_hours"] == result["stages"]["pretrain"]["hours"] == pytest.approx((32 / 3600 + 4) * 2)
+    assert (
+        result["gpu_hours"]
+        == result["stages"]["pretrain"]["hours"]
+        == pytest.approx((32 / 3600 + 4) * 2)
+    )
     assert result["stages"]["sft"]["hours"] == pytest.approx((3.2 / 3600 + 4) * 4)
     assert result["stages"]["data"]["hours"] == pytest.approx(12 / 3600 + 10)
     assert result["jobs"] == 40
@@ -90,10 +135,14 @@ def test_hours_are_of_gpus_where_a_stage_has_them():
 
 def test_missing_rates_are_named_in_one_line(tmp_path):
     file = tmp_path / "rates.json"
-    file.write_text(json.dumps({"tiny": {"device": "a core", **RATES.model_dump()}, "half": {"grpo_step_s": 1}}))
+    file.write_text(
+        json.dumps({"tiny": {"device": "a core", **RATES.model_dump()}, "half": {"grpo_step_s": 1}})
+    )
     assert find_rates({"grpo_step_s": None}, file, "tiny") == RATES
     assert find_rates({"grpo_step_s": 3.0}, file, "tiny").grpo_step_s == 3
-    with pytest.raises(ConfigError, match="--pretrain-samples-per-s --sft-samples-per-s --evaluate") as error:
+    with pytest.raises(
+        ConfigError, match="--pretrain-samples-per-s --sft-samples-per-s --evaluate"
+    ) as error:
         find_rates({}, file, "half")
     assert "\n" not in str(error.value)
     assert "--grpo-step-s" not in str(error.value)
@@ -112,15 +161,23 @@ def test_a_rates_file_of_another_form_is_refused_in_one_line(tmp_path, content):
 
 
 def test_default_scale_has_measured_rates():
-    assert find_rates({}, REPO / "benchmarks" / "rates.json", "laptop").startup_s == 0  # local jobs are forked
+    assert (
+        find_rates({}, REPO / "benchmarks" / "rates.json", "laptop").startup_s == 0
+    )  # local jobs are forked
 
 
 def test_files_are_merged_section_by_section(tmp_path):
-    assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
+    assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {
+        "a": {"b": 3, "c": 2},
+        "d": [2],
+    }
     (tmp_path / "list.yaml").write_text("[1]")
     with pytest.raises(ConfigError, match=r"list\.yaml"):
         read_settings(REPO / "config" / "config.yaml", tmp_path / "list.yaml")
-    assert read_settings(REPO / "config" / "config.yaml", REPO / "config" / "paper.yaml").model.heads == 15
+    assert (
+        read_settings(REPO / "config" / "config.yaml", REPO / "config" / "paper.yaml").model.heads
+        == 15
+    )
 
 
 def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):

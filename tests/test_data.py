@@ -11,11 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grpo_origin import data as module
-from grpo_origin.config import ConfigError, TaskSpec
-from grpo_origin.data import Mixture, Pool, check_string_space, draw_distinct, mix, read_prompts, training_chunk, write_pool, write_summary
-from grpo_origin.files import ArtefactError, atomic, read_table, write_json, write_table
-from grpo_origin.tokenizer import Vocabulary
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.notation import TaskSpec
+from grpo_origin.data import pools as module
+from grpo_origin.data.pools import Mixture, Pool, training_chunk, write_pool
+from grpo_origin.data.prompt_sets import mix, read_prompts
+from grpo_origin.data.strings import check_string_space, draw_distinct
+from grpo_origin.data.summary import write_summary
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.jobs.files import atomic, read_table, write_json, write_table
+from grpo_origin.tasks.tokenizer import Vocabulary
 from helpers import make_data, read, source_of, tiny
 
 FILES = ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
@@ -54,7 +59,9 @@ def test_no_test_string_nor_its_twin_is_in_any_training_set(tmp_path, axis):
 def test_columns_and_types(study):
     for name in FILES:
         schema = pq.read_schema(study / "data" / f"{name}.parquet")
-        expected = ["prompt_ids", "completion_ids", "task", "split"] + ["prompt_index"] * (not name.startswith("pretrain"))
+        expected = ["prompt_ids", "completion_ids", "task", "split"] + ["prompt_index"] * (
+            not name.startswith("pretrain")
+        )
         assert schema.names == expected
         assert pa.types.is_list(schema.field("prompt_ids").type)
 
@@ -68,11 +75,20 @@ def test_every_row_is_a_right_answer_of_its_task(files):
             state = [i - vocabulary.first_element for i in row["prompt_ids"][1 : 1 + int(length)]]
             expected: list[str] = []
             for name in operations.split():
-                state = [int(world.successor[x]) for x in state] if name == "trav" else state[1:] + state[:1]
-                expected += ["<think>", *(vocabulary.tokens[x + vocabulary.first_element] for x in state)]
+                state = (
+                    [int(world.successor[x]) for x in state]
+                    if name == "trav"
+                    else state[1:] + state[:1]
+                )
+                expected += [
+                    "<think>",
+                    *(vocabulary.tokens[x + vocabulary.first_element] for x in state),
+                ]
             expected[-1 - len(state)] = "<answer>"
             assert [vocabulary.tokens[i] for i in row["completion_ids"]] == [*expected, "<eos>"]
-            assert [vocabulary.tokens[i] for i in row["prompt_ids"][1 + int(length) :]] == [f"<{name}>" for name in operations.split()]
+            assert [vocabulary.tokens[i] for i in row["prompt_ids"][1 + int(length) :]] == [
+                f"<{name}>" for name in operations.split()
+            ]
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path, study, files):
@@ -112,7 +128,9 @@ def test_sft_holds_id_tasks_only_and_the_grpo_sets_are_of_their_split(files):
     axis = tiny().axes["mini"]
     assert {row["task"] for row in files["sft"]} == {str(task) for task in axis.id}
     for split in ("id", "ood"):
-        assert {row["task"] for row in files["grpo"] if row["split"] == split} == {str(task) for task in axis.tasks(split)}
+        assert {row["task"] for row in files["grpo"] if row["split"] == split} == {
+            str(task) for task in axis.tasks(split)
+        }
         assert sum(row["split"] == split for row in files["grpo"]) == tiny().grpo.prompts
 
 
@@ -123,7 +141,11 @@ def prompts_of(rows: list[dict]) -> set[tuple]:
 def summary_of(root: Path, settings) -> dict:
     source = source_of(settings)
     write_summary(
-        source, {name: root / f"{name}.parquet" for name in FILES}, settings.ratios, settings.pretrain.samples, root / "summary.json"
+        source,
+        {name: root / f"{name}.parquet" for name in FILES},
+        settings.ratios,
+        settings.pretrain.samples,
+        root / "summary.json",
     )
     return json.loads((root / "summary.json").read_text())
 
@@ -134,7 +156,9 @@ def test_sft_and_grpo_are_disjoint_while_the_space_allows_and_the_summary_says_s
 
 
 def test_an_overlap_that_the_space_forces_is_as_small_as_can_be_and_reported(tmp_path):
-    settings = tiny(sft={"samples": 80}, grpo={"steps": 12})  # 40 + 24 of about 51 train strings a task
+    settings = tiny(
+        sft={"samples": 80}, grpo={"steps": 12}
+    )  # 40 + 24 of about 51 train strings a task
     make_data(tmp_path, settings)
     rows = rows_by_file(tmp_path)
     space = module.available_strings(2, settings.world)[0]
@@ -149,15 +173,24 @@ def test_the_summary_counts_what_the_files_hold(study, files):
         assert summary["files"][name]["rows"] == len(files[name])
         assert summary["files"][name]["unique_prompts"] == len(prompts_of(files[name]))
     assert summary["files"]["pretrain-id"]["tasks"]["id: trav;2;A"] == 4000
-    assert {ratio: entry["ood_samples"] for ratio, entry in summary["ood"].items()} == {"0": 0, "0.1": 800, "0.333": 2664}
+    assert {ratio: entry["ood_samples"] for ratio, entry in summary["ood"].items()} == {
+        "0": 0,
+        "0.1": 800,
+        "0.333": 2664,
+    }
     assert summary["overlap"]["training samples that start from test strings"] == 0
 
 
 def test_a_training_set_with_a_test_string_is_refused(tmp_path, study):
     for name in FILES:
-        (tmp_path / f"{name}.parquet").write_bytes((study / "data" / f"{name}.parquet").read_bytes())
+        (tmp_path / f"{name}.parquet").write_bytes(
+            (study / "data" / f"{name}.parquet").read_bytes()
+        )
     leak = pq.read_table(study / "data" / "test.parquet").slice(0, 1)
-    pq.write_table(pa.concat_tables([pq.read_table(tmp_path / "sft.parquet"), leak]).unify_dictionaries(), tmp_path / "sft.parquet")
+    pq.write_table(
+        pa.concat_tables([pq.read_table(tmp_path / "sft.parquet"), leak]).unify_dictionaries(),
+        tmp_path / "sft.parquet",
+    )
     with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 samples start from test strings"):
         summary_of(tmp_path, tiny())
 
@@ -169,10 +202,19 @@ def test_mixed_prompts_are_the_id_prompts_with_k_positions_replaced_by_their_twi
         for row in (row for row in files["test"] if row["split"] == f"mixed-{k}"):
             original = ids[row["prompt_index"]]
             assert row["task"] == original["task"]
-            changed = [i for i, (a, b) in enumerate(zip(original["prompt_ids"], row["prompt_ids"], strict=True)) if a != b]
+            changed = [
+                i
+                for i, (a, b) in enumerate(
+                    zip(original["prompt_ids"], row["prompt_ids"], strict=True)
+                )
+                if a != b
+            ]
             assert len(changed) == k
             for i in changed:
-                assert vocabulary.tokens[row["prompt_ids"][i]] == vocabulary.tokens[original["prompt_ids"][i]].lower()
+                assert (
+                    vocabulary.tokens[row["prompt_ids"][i]]
+                    == vocabulary.tokens[original["prompt_ids"][i]].lower()
+                )
 
 
 def test_mixed_positions_are_uniform():
@@ -194,16 +236,27 @@ def pool_rows(rows: list[dict], count: int) -> Counter:
 @pytest.mark.parametrize("ratio", ["0", "0.001", "0.1", "0.3333", "0.5", "1"])
 def test_a_mixture_holds_the_prefix_of_each_pool_once_and_exactly_the_share(study, files, ratio):
     samples, batch = 1000, 64
-    mixture = Mixture(Pool(study / "data" / "pretrain-id.parquet"), Pool(study / "data" / "pretrain-ood.parquet"), samples, ratio, seed=0)
+    mixture = Mixture(
+        Pool(study / "data" / "pretrain-id.parquet"),
+        Pool(study / "data" / "pretrain-ood.parquet"),
+        samples,
+        ratio,
+        seed=0,
+    )
     blocks = [mixture.blocks(i, min(i + batch, samples)) for i in range(0, samples, batch)]
     assert [sum(len(tokens) for tokens, _ in step) for step in blocks] == [64] * 15 + [40]
     seen = Counter(row for step in blocks for row in tokens_of(step))
     ood = round(float(ratio) * samples)
-    assert seen == pool_rows(files["pretrain-id"], samples - ood) + pool_rows(files["pretrain-ood"], ood)
+    assert seen == pool_rows(files["pretrain-id"], samples - ood) + pool_rows(
+        files["pretrain-ood"], ood
+    )
 
 
 def test_a_mixture_is_shuffled(study):
-    pools = (Pool(study / "data" / "pretrain-id.parquet"), Pool(study / "data" / "pretrain-ood.parquet"))
+    pools = (
+        Pool(study / "data" / "pretrain-id.parquet"),
+        Pool(study / "data" / "pretrain-ood.parquet"),
+    )
     mixture = Mixture(*pools, 2000, "0.5", seed=0)
     ood_in_tenths = np.diff(mixture.before[::200])
     assert ood_in_tenths.sum() == 1000
@@ -213,22 +266,37 @@ def test_a_mixture_is_shuffled(study):
 
 
 def test_a_pool_too_small_for_its_share_is_refused(study):
-    pools = (Pool(study / "data" / "pretrain-id.parquet"), Pool(study / "data" / "pretrain-ood.parquet"))
-    with pytest.raises(ArtefactError, match=r"pretrain-ood\.parquet: holds 8000 samples where 9000"):
+    pools = (
+        Pool(study / "data" / "pretrain-id.parquet"),
+        Pool(study / "data" / "pretrain-ood.parquet"),
+    )
+    with pytest.raises(
+        ArtefactError, match=r"pretrain-ood\.parquet: holds 8000 samples where 9000"
+    ):
         Mixture(*pools, 10_000, "0.9", seed=0)
 
 
 def test_pools_are_written_and_read_a_row_group_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROW_GROUP", 100)
     source, sizes = source_of(tiny()), []
-    monkeypatch.setattr(module, "training_chunk", lambda *args: sizes.append(args[3]) or training_chunk(*args))
+    monkeypatch.setattr(
+        module, "training_chunk", lambda *args: sizes.append(args[3]) or training_chunk(*args)
+    )
     write_pool(source, "id", 250, tmp_path / "pool.parquet")
     file = pq.ParquetFile(tmp_path / "pool.parquet")
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [100, 100, 50]
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [
+        100,
+        100,
+        50,
+    ]
     assert max(sizes) <= 100
     pool = Pool(tmp_path / "pool.parquet")
     assert len(pool) == 250
-    across = [row for start, stop in ((0, 90), (90, 205), (205, 250)) for row in tokens_of(pool.blocks(start, stop))]
+    across = [
+        row
+        for start, stop in ((0, 90), (90, 205), (205, 250))
+        for row in tokens_of(pool.blocks(start, stop))
+    ]
     assert Counter(across) == pool_rows(read(tmp_path / "pool.parquet"), 250)
 
 
@@ -246,7 +314,9 @@ def test_large_spaces_are_sampled_without_repetition():
 
 
 def test_a_large_space_that_is_nearly_used_up_gives_avoided_strings_and_then_an_error():
-    world = tiny(world={"nodes": 33, "test_fraction": 0.9995}).world  # of 33^4 strings about 600 are for training
+    world = tiny(
+        world={"nodes": 33, "test_fraction": 0.9995}
+    ).world  # of 33^4 strings about 600 are for training
     drawn = draw_distinct(np.random.default_rng(0), 500, 4, world, test=False)
     again = draw_distinct(np.random.default_rng(1), 500, 4, world, test=False, avoid=drawn)
     assert len(np.unique(again, axis=0)) == 500
@@ -257,7 +327,11 @@ def test_a_large_space_that_is_nearly_used_up_gives_avoided_strings_and_then_an_
 def test_prompts_of_every_method_must_fit():
     """Plain GRPO takes 8 prompts a run here, a method without further iterations 480."""
     axis = {"id": ["trav;3;A"], "ood": ["trav trav;3;A"], "mixed": []}
-    steps = {"grpo": {"steps": 60, "iterations": 60, "prompts_per_step": 8}, "evaluation": {"prompts": 8}, "sft": {"samples": 32}}
+    steps = {
+        "grpo": {"steps": 60, "iterations": 60, "prompts_per_step": 8},
+        "evaluation": {"prompts": 8},
+        "sft": {"samples": 32},
+    }
     settings = {"axes": {"mini": axis}, "world": {"nodes": 6}} | steps
     check_string_space(tiny(**settings))
     with pytest.raises(ConfigError, match=r"grpo\.prompts_per_step"):
@@ -269,7 +343,11 @@ def test_every_task_needs_strings_even_if_no_prompt_of_it_is_asked_for(side):
     """Pretraining draws from all tasks and would look for a train string for ever."""
     axis = {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B", "trav;1;A"], "mixed": []}
     fraction = 0.9 if side == "train" else 0.1  # of two strings, none is left for `side`
-    few = {"grpo": {"steps": 1, "prompts_per_step": 1}, "evaluation": {"prompts": 2}, "sft": {"samples": 2, "batch_size": 1}}
+    few = {
+        "grpo": {"steps": 1, "prompts_per_step": 1},
+        "evaluation": {"prompts": 2},
+        "sft": {"samples": 2, "batch_size": 1},
+    }
     settings = tiny(axes={"mini": axis}, world={"nodes": 2, "test_fraction": fraction}, **few)
     with pytest.raises(ConfigError, match=rf"'trav;1;A'.* 0 {side} strings"):
         check_string_space(settings)
@@ -279,7 +357,10 @@ def test_generation_is_fast_enough_for_the_paper_scale():
     """A guard against a return to row-by-row Python, not a benchmark: the target is 1M samples/s, this asks for a twentieth."""
     import time
 
-    settings = tiny(world={"nodes": 26}, axes={"mini": {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B"]}})
+    settings = tiny(
+        world={"nodes": 26},
+        axes={"mini": {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B"]}},
+    )
     source = source_of(settings)
     started = time.process_time()
     assert training_chunk(source, "id", np.random.default_rng(0), 200_000).num_rows == 200_000
@@ -293,7 +374,9 @@ def test_an_unusable_parquet_file_is_named(tmp_path, study, damage):
     if damage == "foreign":
         write_table(path, pa.table({"other": [1]}))
     elif damage != "missing":
-        path.write_bytes({"truncated": content[:-20], "text": b"hello, world", "empty": b""}[damage])
+        path.write_bytes(
+            {"truncated": content[:-20], "text": b"hello, world", "empty": b""}[damage]
+        )
     for use in (lambda: read_prompts(path), lambda: Pool(path)):
         with pytest.raises(ArtefactError) as caught:
             use()

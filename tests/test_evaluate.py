@@ -7,20 +7,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from grpo_origin.config import ModelSettings, TaskSpec
-from grpo_origin.data import Sequences, read_prompts
-from grpo_origin.evaluate import evaluate, exact_mass
-from grpo_origin.files import ArtefactError
-from grpo_origin.model import build_model, load_model
-from grpo_origin.tasks import Task, World
-from grpo_origin.tokenizer import EOS, PAD, Vocabulary
+from grpo_origin.config.notation import TaskSpec
+from grpo_origin.config.stages import ModelSettings
+from grpo_origin.data.prompt_sets import read_prompts
+from grpo_origin.data.source import Sequences
+from grpo_origin.evaluation.mass import evaluate, exact_mass
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.tasks.task import Task
+from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import build_model, load_model
 from helpers import read, rows_table, tiny
 
 CPU = torch.device("cpu")
 
 
 @torch.no_grad()
-def enumerate_completions(model, prompt: list[int], longest: int, vocabulary: int) -> dict[tuple, float]:
+def enumerate_completions(
+    model, prompt: list[int], longest: int, vocabulary: int
+) -> dict[tuple, float]:
     """Probability of every completion that ends with <eos> or has `longest` tokens, by walking the whole tree."""
     done: dict[tuple, float] = {}
     frontier = [((), 1.0)]
@@ -32,7 +37,9 @@ def enumerate_completions(model, prompt: list[int], longest: int, vocabulary: in
             for (prefix, mass), row in zip(frontier, probabilities, strict=True)
             for token in range(vocabulary)
         ]
-        ended = [(prefix, mass) for prefix, mass in grown if prefix[-1] == EOS or depth == longest - 1]
+        ended = [
+            (prefix, mass) for prefix, mass in grown if prefix[-1] == EOS or depth == longest - 1
+        ]
         done |= dict(ended)
         frontier = [(prefix, mass) for prefix, mass in grown if prefix[-1] != EOS]
     return done
@@ -42,12 +49,16 @@ def enumerate_completions(model, prompt: list[int], longest: int, vocabulary: in
 def test_exact_mass_equals_brute_force_over_all_completions(text):
     world = World(2, 0)
     vocabulary = Vocabulary(2)
-    model = build_model(ModelSettings(layers=2, width=16, heads=2, feed_forward=32, context=16), world, seed=3).eval()
+    model = build_model(
+        ModelSettings(layers=2, width=16, heads=2, feed_forward=32, context=16), world, seed=3
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # far from uniform
     task = Task(TaskSpec.model_validate(text), world)
-    starts = task.in_alphabet(np.array([[0] * task.spec.length, [1] * task.spec.length], dtype=np.int16))
+    starts = task.in_alphabet(
+        np.array([[0] * task.spec.length, [1] * task.spec.length], dtype=np.int16)
+    )
     log_mass, greedy = exact_mass(model, Sequences(rows_table(vocabulary, task, starts)), 1, CPU)
     prompts, gold = vocabulary.prompts(task, starts), vocabulary.completions(task, starts)
     for i in range(len(starts)):
@@ -77,7 +88,14 @@ def test_the_cell_is_worth_testing_on(judged):
 @torch.no_grad()
 def generate(model, prompt: list[int], longest: int, **how) -> list[list[int]]:
     ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=longest, pad_token_id=PAD, eos_token_id=EOS, **how)
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=longest,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        **how,
+    )
     return out[:, len(prompt) :].tolist()
 
 
@@ -85,10 +103,18 @@ def test_exact_mass_lies_within_the_binomial_error_of_sampled_frequencies(judged
     model, rows, log_mass, _ = judged
     torch.manual_seed(0)
     draws = 4000
-    order = np.argsort(np.abs(np.exp(log_mass) - 0.5))[:6]  # the most uncertain prompts are the sharpest test
+    order = np.argsort(np.abs(np.exp(log_mass) - 0.5))[
+        :6
+    ]  # the most uncertain prompts are the sharpest test
     for i in order:
         gold, mass = rows[i]["completion_ids"], np.exp(log_mass[i])
-        how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": draws}
+        how = {
+            "do_sample": True,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "num_return_sequences": draws,
+        }
         sampled = generate(model, rows[i]["prompt_ids"], len(gold), **how)
         share = np.mean([completion == gold for completion in sampled])
         assert abs(share - mass) < 4.5 * (mass * (1 - mass) / draws) ** 0.5
@@ -111,7 +137,9 @@ def test_the_batch_size_changes_nothing(judged, cell):
 
 def test_mass_so_small_that_it_underflows_stays_finite_as_a_logarithm():
     world = World(26, 0)
-    model = build_model(ModelSettings(layers=1, width=16, heads=2, feed_forward=32, context=128), world, seed=0)
+    model = build_model(
+        ModelSettings(layers=1, width=16, heads=2, feed_forward=32, context=128), world, seed=0
+    )
     with torch.no_grad():
         model.lm_head.weight.mul_(2000)
     task = Task(TaskSpec.model_validate("trav trav;40;A"), world)
@@ -137,16 +165,36 @@ def test_the_evaluation_file(cell, tmp_path):
         runtime=settings.runtime,
     )
     rows, prompts = read(out), read(cell / "data" / "test.parquet")
-    names = ["axis", "seed", "ood_ratio", "stage", "split", "task", "prompt_index", "log_mass", "greedy_correct"]
+    names = [
+        "axis",
+        "seed",
+        "ood_ratio",
+        "stage",
+        "split",
+        "task",
+        "prompt_index",
+        "log_mass",
+        "greedy_correct",
+    ]
     assert list(rows[0]) == names
     keys = [(row["stage"], row["split"], row["task"], row["prompt_index"]) for row in rows]
-    assert keys == [(stage, row["split"], row["task"], row["prompt_index"]) for stage in stages for row in prompts]
+    assert keys == [
+        (stage, row["split"], row["task"], row["prompt_index"])
+        for stage in stages
+        for row in prompts
+    ]
     assert {row["ood_ratio"] for row in rows} == {"0.25"}
-    expected, _ = exact_mass(load_model(cell / "sft"), Sequences(read_prompts(cell / "data" / "test.parquet")), 8, CPU)
-    assert np.allclose([row["log_mass"] for row in rows if row["stage"] == "sft"], expected, atol=1e-4)
+    expected, _ = exact_mass(
+        load_model(cell / "sft"), Sequences(read_prompts(cell / "data" / "test.parquet")), 8, CPU
+    )
+    assert np.allclose(
+        [row["log_mass"] for row in rows if row["stage"] == "sft"], expected, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "missing", "no config", "empty config", "tensor missing"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "text", "missing", "no config", "empty config", "tensor missing"]
+)
 def test_an_unusable_model_folder_is_named(cell, tmp_path, damage):
     folder = tmp_path / "sft"
     folder.mkdir()
@@ -157,7 +205,9 @@ def test_an_unusable_model_folder_is_named(cell, tmp_path, damage):
     if damage == "tensor missing":
         tensors = load_file(folder / "model.safetensors")
         save_file(
-            {name: tensor for name, tensor in tensors.items() if "o_proj" not in name}, folder / "model.safetensors", {"format": "pt"}
+            {name: tensor for name, tensor in tensors.items() if "o_proj" not in name},
+            folder / "model.safetensors",
+            {"format": "pt"},
         )
     if damage != "no config":
         config = "{}" if damage == "empty config" else (cell / "sft" / "config.json").read_text()
@@ -171,7 +221,9 @@ def test_an_unusable_model_folder_is_named(cell, tmp_path, damage):
 @pytest.mark.parametrize("shape", [{"layers": 1, "width": 48}, {"layers": 2, "width": 32}])
 def test_weights_of_another_architecture_are_refused(cell, tmp_path, shape):
     folder = tmp_path / "sft"
-    other = build_model(ModelSettings(heads=2, feed_forward=64, context=32, **shape), World(8, 0), seed=0)
+    other = build_model(
+        ModelSettings(heads=2, feed_forward=64, context=32, **shape), World(8, 0), seed=0
+    )
     other.save_pretrained(folder)
     (folder / "config.json").write_bytes((cell / "sft" / "config.json").read_bytes())
     with pytest.raises(ArtefactError, match="sft"):

@@ -12,13 +12,14 @@ import pytest
 import torch
 import yaml
 
-from grpo_origin import checkpoint as module
-from grpo_origin.checkpoint import Checkpoint, stage
-from grpo_origin.config import RuntimeSettings
-from grpo_origin.files import ArtefactError, DeviceError, content_fingerprint
-from grpo_origin.job import runtime
-from grpo_origin.lease import Owner
-from grpo_origin.model import choose_device
+from grpo_origin.config.schema import RuntimeSettings
+from grpo_origin.jobs import checkpoint as module
+from grpo_origin.jobs.checkpoint import Checkpoint, stage
+from grpo_origin.jobs.errors import ArtefactError, DeviceError
+from grpo_origin.jobs.job import runtime
+from grpo_origin.jobs.lease import Owner
+from grpo_origin.jobs.provenance import content_fingerprint
+from grpo_origin.training.model import choose_device
 from helpers import REPO
 
 TENSORS = {"weights": torch.ones(2**20)}  # 4 MiB
@@ -29,7 +30,9 @@ def full_disk(tmp_path):
     """A file system with room for 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"can't mount a small file system: {mounted.stderr.strip()}")
     yield folder
@@ -74,7 +77,13 @@ def test_a_gpu_that_was_allocated_but_is_not_usable(monkeypatch):
 def test_a_job_has_the_threads_that_snakemake_gave_it():
     before = torch.get_num_threads()
     try:
-        choose_device(runtime(SimpleNamespace(config=yaml.safe_load((REPO / "config" / "config.yaml").read_text()), threads=2)))
+        choose_device(
+            runtime(
+                SimpleNamespace(
+                    config=yaml.safe_load((REPO / "config" / "config.yaml").read_text()), threads=2
+                )
+            )
+        )
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -88,7 +97,9 @@ def test_an_unreadable_input_is_named(tmp_path):
 def test_a_log_that_can_not_be_written_is_one_line(tmp_path):
     (tmp_path / "logs").write_text("a file where a folder should be")
     code = "import sys; from grpo_origin.job import job\nwith job(sys.argv[1], 'sft'): pass"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "logs" / "sft.log"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "logs" / "sft.log"], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: sft: no log can be written")
     assert done.stderr.count("\n") == 1
@@ -119,6 +130,8 @@ def test_leftovers_of_killed_jobs_are_removed(tmp_path):
     (left / "model.safetensors").write_bytes(b"half")
     other = tmp_path / ".sft.node-1.tmp"
     other.mkdir()
-    with module.stage(tmp_path / "pretrain", tmp_path / "checkpoints" / "pretrain", {}, RuntimeSettings()):
+    with module.stage(
+        tmp_path / "pretrain", tmp_path / "checkpoints" / "pretrain", {}, RuntimeSettings()
+    ):
         assert not left.exists()
         assert other.exists()

@@ -14,14 +14,15 @@ import pytest
 import torch
 from trl import GRPOTrainer, RLOOTrainer
 
-from grpo_origin import grpo as module
-from grpo_origin.config import TaskSpec
-from grpo_origin.files import Interrupted
-from grpo_origin.grpo import LOGGED, ExactMatch
-from grpo_origin.method import find
-from grpo_origin.model import build_model, load_model, save_model
-from grpo_origin.tasks import Task, World
-from grpo_origin.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.config.notation import TaskSpec
+from grpo_origin.jobs.errors import Interrupted
+from grpo_origin.rl import trainer as module
+from grpo_origin.rl.method import find
+from grpo_origin.rl.trainer import LOGGED, ExactMatch
+from grpo_origin.tasks.task import Task
+from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import build_model, load_model, save_model
 from helpers import interrupt_stage, read, run_stage, tiny, weights_hash
 
 STAGE = "grpo~ood"
@@ -42,15 +43,32 @@ def capturing(records: list[dict], rewards: list[torch.Tensor]):
             return out
 
         def _generate_and_score_completions(self, inputs):
-            self.rollout = {"weights_at_rollout": copy_of(self.model.state_dict()), "inputs": inputs}
-            self.rollout |= {key: value for key, value in super()._generate_and_score_completions(inputs).items()}
-            return {key: value for key, value in self.rollout.items() if key not in ("weights_at_rollout", "inputs")}
+            self.rollout = {
+                "weights_at_rollout": copy_of(self.model.state_dict()),
+                "inputs": inputs,
+            }
+            self.rollout |= {
+                key: value for key, value in super()._generate_and_score_completions(inputs).items()
+            }
+            return {
+                key: value
+                for key, value in self.rollout.items()
+                if key not in ("weights_at_rollout", "inputs")
+            }
 
         def training_step(self, model, inputs, num_items_in_batch):
             before = copy_of(model.state_dict())
             loss = super().training_step(model, inputs, num_items_in_batch)
             gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
-            records.append({"weights": before, "rollout": self.rollout, "loss": loss.item(), "gradient": gradient, "batch": inputs})
+            records.append(
+                {
+                    "weights": before,
+                    "rollout": self.rollout,
+                    "loss": loss.item(),
+                    "gradient": gradient,
+                    "batch": inputs,
+                }
+            )
             return loss
 
     return Capturing
@@ -60,8 +78,13 @@ def copy_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def token_log_probabilities(model, prompt: list[int], completion: list[int], temperature: float) -> torch.Tensor:
-    logits = model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1] / temperature
+def token_log_probabilities(
+    model, prompt: list[int], completion: list[int], temperature: float
+) -> torch.Tensor:
+    logits = (
+        model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        / temperature
+    )
     return logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0]
 
 
@@ -73,12 +96,18 @@ def oracle(policy, old, reference, prompts, completions, advantages, settings) -
     for prompt, completion, advantage in zip(prompts, completions, advantages, strict=True):
         now = token_log_probabilities(policy, prompt, completion, settings.temperature)
         with torch.no_grad():
-            then = now.detach() if old is None else token_log_probabilities(old, prompt, completion, settings.temperature)
+            then = (
+                now.detach()
+                if old is None
+                else token_log_probabilities(old, prompt, completion, settings.temperature)
+            )
             base = token_log_probabilities(reference, prompt, completion, settings.temperature)
         ratio = (now - then).exp()
         clipped = ratio.clamp(1 - settings.epsilon, 1 + settings.epsilon)
         kl = (base - now).exp() - (base - now) - 1
-        losses.append((-torch.min(ratio * advantage, clipped * advantage) + settings.beta * kl * ratio).mean())
+        losses.append(
+            (-torch.min(ratio * advantage, clipped * advantage) + settings.beta * kl * ratio).mean()
+        )
     return torch.stack(losses).mean()
 
 
@@ -98,7 +127,15 @@ CASES = {
 def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, stage):
     """Same rewards, advantages, loss and gradient for the same rollouts, at the first steps: from the second the policy has left
     the reference, so that the KL term shows."""
-    changes = {"grpo": {"steps": 4, "group_size": 8, "learning_rate": 3e-3, "max_grad_norm": 1e9, **changes}}
+    changes = {
+        "grpo": {
+            "steps": 4,
+            "group_size": 8,
+            "learning_rate": 3e-3,
+            "max_grad_norm": 1e9,
+            **changes,
+        }
+    }
     records, rewards = [], []
     monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, rewards))
     run(cell, tmp_path / "grpo", changes, stage)
@@ -106,18 +143,28 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
     assert len(records) == 4
     assert len(rewards) == 4 / settings.iterations
     reference, policy, old = (load_model(cell / "sft") for _ in range(3))
-    prompts_file = {tuple(row["prompt_ids"]): row for row in read(cell / "data" / "grpo.parquet") if row["split"] == stage[5:]}
+    prompts_file = {
+        tuple(row["prompt_ids"]): row
+        for row in read(cell / "data" / "grpo.parquet")
+        if row["split"] == stage[5:]
+    }
     varied = moved = 0
     for step, record in enumerate(records):
         rollout = record["rollout"]
         prompts = unpadded(rollout["prompt_ids"], rollout["prompt_mask"])
         completions = unpadded(rollout["completion_ids"], rollout["completion_mask"])
         gold = [prompts_file[tuple(prompt)]["completion_ids"] for prompt in prompts]
-        reward = torch.tensor([float(given == right) for given, right in zip(completions, gold, strict=True)])
+        reward = torch.tensor(
+            [float(given == right) for given, right in zip(completions, gold, strict=True)]
+        )
         assert rewards[step // settings.iterations][:, 0].tolist() == reward.tolist()
         groups = reward.view(-1, settings.group_size)
-        assert all(len({tuple(p) for p in prompts[i : i + 8]}) == 1 for i in range(0, len(prompts), 8))
-        advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+        assert all(
+            len({tuple(p) for p in prompts[i : i + 8]}) == 1 for i in range(0, len(prompts), 8)
+        )
+        advantages = (
+            (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
+        ).flatten()
         assert torch.allclose(rollout["advantages"], advantages, atol=1e-5)
         varied += int((groups.std(1) > 0).sum())
 
@@ -126,17 +173,35 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
         old.load_state_dict(rollout["weights_at_rollout"])
         policy.zero_grad()
         on_policy = settings.iterations == 1
-        loss = oracle(policy, None if on_policy else old, reference, prompts, completions, advantages, settings)
+        loss = oracle(
+            policy,
+            None if on_policy else old,
+            reference,
+            prompts,
+            completions,
+            advantages,
+            settings,
+        )
         loss.backward()
         assert record["loss"] == pytest.approx(loss.item(), abs=2e-5)
         for name, parameter in policy.named_parameters():
-            assert torch.allclose(record["gradient"][name], parameter.grad, atol=2e-5, rtol=2e-3), (step, name)
-        moved += any(not torch.equal(policy.state_dict()[name], tensor) for name, tensor in reference.state_dict().items())
+            assert torch.allclose(record["gradient"][name], parameter.grad, atol=2e-5, rtol=2e-3), (
+                step,
+                name,
+            )
+        moved += any(
+            not torch.equal(policy.state_dict()[name], tensor)
+            for name, tensor in reference.state_dict().items()
+        )
     assert varied >= 3
     assert moved >= 3
     log = read(tmp_path / "grpo" / "training_log.parquet")
-    assert [row["loss"] for row in log] == pytest.approx([record["loss"] for record in records], abs=1e-4)
-    assert [row["reward_mean"] for row in log] == pytest.approx([float(rewards[i // settings.iterations].mean()) for i in range(4)])
+    assert [row["loss"] for row in log] == pytest.approx(
+        [record["loss"] for record in records], abs=1e-4
+    )
+    assert [row["reward_mean"] for row in log] == pytest.approx(
+        [float(rewards[i // settings.iterations].mean()) for i in range(4)]
+    )
     if settings.iterations > 1:
         assert max(row["clip_share"] for row in log) > 0
     if settings.beta:
@@ -177,7 +242,10 @@ def test_a_gold_completion_of_another_prompt_earns_nothing(world):
     vocabulary = Vocabulary(world.nodes)
     task = Task(TaskSpec.model_validate("trav;2;A"), world)
     starts = task.in_alphabet(np.array([[1, 3], [2, 4]], dtype=np.int16))
-    prompts, gold = vocabulary.prompts(task, starts).tolist(), vocabulary.completions(task, starts).tolist()
+    prompts, gold = (
+        vocabulary.prompts(task, starts).tolist(),
+        vocabulary.completions(task, starts).tolist(),
+    )
     assert ExactMatch(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
 
 
@@ -196,17 +264,34 @@ def test_the_training_log(cell):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "trls"), [("grpo", module.TokenGRPOTrainer, GRPOTrainer), ("rloo", module.TokenRLOOTrainer, RLOOTrainer)]
+    ("name", "kind", "trls"),
+    [
+        ("grpo", module.TokenGRPOTrainer, GRPOTrainer),
+        ("rloo", module.TokenRLOOTrainer, RLOOTrainer),
+    ],
 )
 def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, kind, trls):
     method = find(name)()
     settings = tiny(grpo={"temperature": 0.7}).grpo
     dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
-    config = module.trainer_config(method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path)
-    trainer = kind(load_model(cell / "sft"), ExactMatch(World(8, 0)), config, dataset, None, build_tokenizer(World(8, 0)), method=method)
+    config = module.trainer_config(
+        method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path
+    )
+    trainer = kind(
+        load_model(cell / "sft"),
+        ExactMatch(World(8, 0)),
+        config,
+        dataset,
+        None,
+        build_tokenizer(World(8, 0)),
+        method=method,
+    )
     tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))
     mask = torch.tensor(
-        [[0] * left + [1] * (11 - left - right) + [0] * right for left, right in ((0, 0), (2, 0), (0, 3), (1, 1), (0, 6), (3, 5))]
+        [
+            [0] * left + [1] * (11 - left - right) + [0] * right
+            for left, right in ((0, 0), (2, 0), (0, 3), (1, 1), (0, 6), (3, 5))
+        ]
     )
     arguments = (trainer.model, tokens, mask, 7)
     ours = trainer._get_per_token_logps_and_entropies(*arguments, compute_entropy=True)
@@ -215,7 +300,10 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, kind, tr
         assert mine.shape == (6, 7)
         assert torch.allclose(mine, other, atol=1e-5)
     weights = torch.rand(6, 7, generator=torch.Generator().manual_seed(1))
-    gradients = [torch.autograd.grad((weights * x).sum(), trainer.model.lm_head.weight, retain_graph=True)[0] for x in (ours[0], theirs[0])]
+    gradients = [
+        torch.autograd.grad((weights * x).sum(), trainer.model.lm_head.weight, retain_graph=True)[0]
+        for x in (ours[0], theirs[0])
+    ]
     assert torch.allclose(*gradients, atol=1e-5)
     assert trainer._get_per_token_logps_and_entropies(*arguments)[1] is None
 
@@ -224,14 +312,20 @@ def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
     records: list[dict] = []
     monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, []))
     run(cell, tmp_path / "grpo")
-    used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][:: tiny().grpo.group_size]
-    assert used == [row["prompt_ids"] for row in read(cell / "data" / "grpo.parquet") if row["split"] == "ood"]
+    used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][
+        :: tiny().grpo.group_size
+    ]
+    assert used == [
+        row["prompt_ids"] for row in read(cell / "data" / "grpo.parquet") if row["split"] == "ood"
+    ]
 
 
 def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
     """A model that is never right: every group is all zeros, so without a KL term no weight may move."""
     shutil.copytree(cell / "data", tmp_path / "root" / "data")
-    save_model(build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft")
+    save_model(
+        build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft"
+    )
     run(tmp_path / "root", tmp_path / "grpo", {"grpo": {"beta": 0.0}})
     log = read(tmp_path / "grpo" / "training_log.parquet")
     assert {row["zero_variance_share"] for row in log} == {1.0}
@@ -253,7 +347,10 @@ def test_the_same_job_gives_the_same_weights_and_other_prompts_others(cell, tmp_
 
 
 def without_seconds(folder: Path) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in read(folder / "training_log.parquet")]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in read(folder / "training_log.parquet")
+    ]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -307,7 +404,9 @@ def test_an_interruption_between_iterations_waits_for_their_end(cell, tmp_path):
     assert weights_hash(tmp_path / "out") == undisturbed
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "about missing", "about truncated", "all missing"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "truncated", "about missing", "about truncated", "all missing"]
+)
 def test_a_damaged_state_is_left_out(cell, tmp_path, damage):
     """Half-written or half-copied: the job goes back to the state before, or to the start."""
     checkpoint = interrupted_state(cell, tmp_path)

@@ -11,14 +11,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from grpo_origin import lease as module
-from grpo_origin.lease import Lease, LeaseError, Owner, lease
+from grpo_origin.jobs import lease as module
+from grpo_origin.jobs.lease import Lease, LeaseError, Owner, lease
 
 STALE = 1.2
 
 JOB = """
 import os, signal, sys, time
-from grpo_origin.lease import LeaseError, lease
+from grpo_origin.jobs.lease import LeaseError, lease
 path, log, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 def note(word):
     with open(log, "a") as file:
@@ -44,9 +44,14 @@ def path(tmp_path):
 
 
 def start(path, log, seconds, job=None):
-    environ = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | ({"SLURM_JOB_ID": str(job)} if job else {})
+    environ = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | (
+        {"SLURM_JOB_ID": str(job)} if job else {}
+    )
     return subprocess.Popen(
-        [sys.executable, "-c", JOB, path, log, str(seconds)], env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", JOB, path, log, str(seconds)],
+        env=environ,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
 
 
@@ -64,7 +69,10 @@ def hold(path, owner):
 
 def other(**changes):
     """An owner elsewhere."""
-    return replace(Owner.this("same"), **({"token": "other", "machine": "elsewhere 1 2", "started": time.time() - 60} | changes))
+    return replace(
+        Owner.this("same"),
+        **({"token": "other", "machine": "elsewhere 1 2", "started": time.time() - 60} | changes),
+    )
 
 
 def test_is_released_and_leaves_nothing(path):
@@ -141,7 +149,10 @@ def test_living_owner_elsewhere_is_waited_for_until_the_limit(path):
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(LeaseError, match=r"still held by SLURM job 12.*scancel 12"), lease(path, "same", stale=STALE, wait=2):
+        with (
+            pytest.raises(LeaseError, match=r"still held by SLURM job 12.*scancel 12"),
+            lease(path, "same", stale=STALE, wait=2),
+        ):
             pass
     finally:
         stop.set()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from grpo_origin.config import ConfigError
-from grpo_origin.method import Method, find, names, parse
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.rl.method import Method, find, names, parse
 from helpers import REPO, planned, read, snakemake, tiny, write_config
 
 CELL = Path("results/tiny/mini/seed~0/ood~0.25")
@@ -45,13 +45,18 @@ def test_a_method_that_needs_more_of_the_grpo_section_says_so():
 
 
 def test_igrpo_needs_room_for_the_draft():
-    with pytest.raises(ConfigError, match=r"axes\.mini: task 'trav shift trav;2;A' needs 32 tokens under igrpo, more than model.context"):
+    with pytest.raises(
+        ConfigError,
+        match=r"axes\.mini: task 'trav shift trav;2;A' needs 32 tokens under igrpo, more than model.context",
+    ):
         tiny(methods=["grpo", "igrpo"], model={"context": 31})
     assert tiny(methods=["igrpo"], model={"context": 32}).methods
 
 
 def test_prompts_are_enough_for_every_method():
-    assert tiny(methods=["dapo"]).rl_prompts == tiny().rl_prompts == 48  # so that adding grpo later changes no prompt
+    assert (
+        tiny(methods=["dapo"]).rl_prompts == tiny().rl_prompts == 48
+    )  # so that adding grpo later changes no prompt
     rounds = [{"expert_iteration": {"round_steps": 5, "iterations": 1}}]
     assert tiny(methods=rounds).rl_prompts == 3 * 5 * 4  # 12 steps are three rounds of five
 
@@ -60,13 +65,18 @@ def test_a_method_is_one_new_file_and_one_line_of_configuration(sweep, tmp_path)
     """The worked example of docs/methods.md, on top of a finished run: only its own stages are trained."""
     copy = tmp_path / "copy"
     shutil.copytree(sweep, copy, symlinks=True)
-    example = re.search(r"```python\n# src/(\S+)\n(.*?)```", (REPO / "docs" / "methods.md").read_text(), re.DOTALL)
+    example = re.search(
+        r"```python\n# src/(\S+)\n(.*?)```", (REPO / "docs" / "methods.md").read_text(), re.DOTALL
+    )
     (copy / "src" / example[1]).write_text(example[2])
     write_config(copy, methods=["grpo", {"first_step": {"bonus": 0.2}}])
     kept = copy / CELL / "grpo~ood" / "model.safetensors"
     before = kept.stat().st_mtime_ns
     plan = planned(copy, *CONFIG)
-    assert {rule: plan[rule] for rule in plan.keys() & {"pretrain", "sft", "grpo", "evaluate", "prompts"}} == {"grpo": 4, "evaluate": 2}
+    assert {
+        rule: plan[rule]
+        for rule in plan.keys() & {"pretrain", "sft", "grpo", "evaluate", "prompts"}
+    } == {"grpo": 4, "evaluate": 2}
     result = snakemake(copy, "--cores", "2", *CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
     assert kept.stat().st_mtime_ns == before
@@ -74,7 +84,9 @@ def test_a_method_is_one_new_file_and_one_line_of_configuration(sweep, tmp_path)
     assert stages == {"pretrain", "sft", "grpo~id", "grpo~ood", "first_step~id", "first_step~ood"}
     tables = copy / "results" / "tiny" / "tables"
     assert {row["method"] for row in read(tables / "claims.parquet")} == {"grpo", "first_step"}
-    assert (tables / "transcend.csv").read_text().startswith("method,trained_on")  # empty: too few prompts for a row
+    assert (
+        (tables / "transcend.csv").read_text().startswith("method,trained_on")
+    )  # empty: too few prompts for a row
     assert (copy / "results" / "tiny" / "figures" / "methods-mini.png").exists()
     assert "first_step" in (copy / "results" / "tiny" / "report.html").read_text()
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from grpo_origin import grpo as module
-from grpo_origin.files import ArtefactError
-from grpo_origin.method import Method, Rollout, find, names
-from grpo_origin.model import load_model
-from grpo_origin.tasks import World
-from grpo_origin.tokenizer import build_tokenizer
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.rl import trainer as module
+from grpo_origin.rl.method import Method, Rollout, find, names
+from grpo_origin.tasks.tokenizer import build_tokenizer
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import load_model
 from helpers import read, run_stage, tiny, weights_hash
 
 GOLD = [9, 1, 2, 10, 3, 4, 8]  # two steps of `trav trav;2;A`: <think> 1 2 <answer> 3 4 <eos>
@@ -26,14 +26,21 @@ WRONG_BOTH = [9, 5, 5, 10, 5, 5, 8]
 UNENDED = [9, 1, 2, 10, 3, 4]
 
 
-def rollout(completions: list[list[int]], group_size: int, memory: dict | None = None, **batch) -> Rollout:
+def rollout(
+    completions: list[list[int]], group_size: int, memory: dict | None = None, **batch
+) -> Rollout:
     """A batch of completions of prompts of one two-step task, with TRL's advantages."""
     size, width = len(completions), max(map(len, completions))
     rewards = torch.tensor([float(completion == GOLD) for completion in completions])
     mask = torch.tensor([[1] * len(c) + [0] * (width - len(c)) for c in completions])
-    batch = {"completion_mask": mask, **{name: torch.as_tensor(values) for name, values in batch.items()}}
+    batch = {
+        "completion_mask": mask,
+        **{name: torch.as_tensor(values) for name, values in batch.items()},
+    }
     trainer = SimpleNamespace(num_generations=group_size, memory={} if memory is None else memory)
-    inputs = [{"prompt": [0, i // group_size], "gold": GOLD, "task": "trav trav;2;A"} for i in range(size)]
+    inputs = [
+        {"prompt": [0, i // group_size], "gold": GOLD, "task": "trav trav;2;A"} for i in range(size)
+    ]
     made = Rollout(inputs, completions, rewards, batch, trainer)
     made.batch["advantages"] = made.relative(rewards)
     return made
@@ -72,7 +79,9 @@ def test_raft_and_expert_iteration_weigh_right_completions_only():
     assert close(find("raft")().advantages(made), [third, 0, third, third])
     assert "old_per_token_logps" in made.batch
     assert close(find("expert_iteration")().advantages(made), [third, 0, third, third])
-    assert "old_per_token_logps" not in made.batch  # so TRL's ratio is 1 throughout: plain likelihood
+    assert (
+        "old_per_token_logps" not in made.batch
+    )  # so TRL's ratio is 1 throughout: plain likelihood
     assert find("expert_iteration")().arguments() == {"steps_per_generation": 4}
     nothing = rollout([WRONG_LAST, WRONG_LAST], 2)
     assert close(find("raft")().advantages(nothing), [0, 0])
@@ -93,27 +102,42 @@ def test_process_rewards_every_right_step():
 def test_sgpo_grades_only_groups_that_are_all_wrong():
     made = rollout([GOLD, WRONG_LAST, WRONG_LAST, WRONG_FIRST], 2)
     method = find("sgpo")(slope=2.0, midpoint=0.5)
-    low = 1 / (1 + math.exp(1))  # no sound step before the first wrong one; a half of them gives 1/2
+    low = 1 / (
+        1 + math.exp(1)
+    )  # no sound step before the first wrong one; a half of them gives 1/2
     assert close(method.rewards(made), [1, 0, 0.5, low])
     half = 1 / math.sqrt(2)
     assert close(method.advantages(made), [half, -half, half, -half])
 
 
 def test_unlikeliness_rewards_the_unlikely():
-    made = rollout([GOLD, WRONG_LAST, GOLD, WRONG_BOTH], 4, old_per_token_logps=torch.tensor([[-2.0], [-1.0], [-2.0], [-3.0]]).expand(4, 7))
+    made = rollout(
+        [GOLD, WRONG_LAST, GOLD, WRONG_BOTH],
+        4,
+        old_per_token_logps=torch.tensor([[-2.0], [-1.0], [-2.0], [-3.0]]).expand(4, 7),
+    )
     # Rank from below: the two right ones share places 1 and 2, so 1.5 of 4.
     reward = 1 - 0.25 * 1.5 / 4
     assert close(find("unlikeliness")().rewards(made), [reward, 0, reward, 0])
-    assert close(find("unlikeliness")().advantages(made), [reward / 2, -reward / 2, reward / 2, -reward / 2])  # not scaled
+    assert close(
+        find("unlikeliness")().advantages(made), [reward / 2, -reward / 2, reward / 2, -reward / 2]
+    )  # not scaled
 
 
 def test_ha_dw_weighs_by_the_history_of_accuracy():
-    made = rollout([GOLD, WRONG_LAST, WRONG_BOTH, WRONG_LAST, GOLD, GOLD, GOLD, WRONG_LAST], 4, memory={"accuracies": [1.0]})
+    made = rollout(
+        [GOLD, WRONG_LAST, WRONG_BOTH, WRONG_LAST, GOLD, GOLD, GOLD, WRONG_LAST],
+        4,
+        memory={"accuracies": [1.0]},
+    )
     plain = made.batch["advantages"].clone()
     anchor = (1.0 + 0.5) / 2  # past batches and this one; groups are right by 1/4 and 3/4
     hard, easy = 0.25 - anchor, 0.75 - anchor
     assert easy == 0
-    up, down = 1.3 * math.exp(-hard), 1.3 * math.exp(hard)  # on a hard prompt right ones weigh more, wrong ones less
+    up, down = (
+        1.3 * math.exp(-hard),
+        1.3 * math.exp(hard),
+    )  # on a hard prompt right ones weigh more, wrong ones less
     weights = torch.tensor([up, down, down, down, 1.3, 1.3, 1.3, 1.3])
     assert torch.allclose(find("ha_dw")().advantages(made), plain * weights)
     assert made.trainer.memory == {"accuracies": [1.0, 0.5]}
@@ -143,7 +167,11 @@ def test_random_reward_ignores_what_was_sampled():
 def test_curriculum_moves_to_the_stages_own_prompts():
     own, other = (pa.table({"prompt_index": np.arange(1000) + start}) for start in (0, 1000))
     for count in (1000, 600):  # of a file made for a method that needs more
-        order = find("curriculum")(until=0.5).prompts(own, other, count, np.random.default_rng(0))["prompt_index"].to_numpy()
+        order = (
+            find("curriculum")(until=0.5)
+            .prompts(own, other, count, np.random.default_rng(0))["prompt_index"]
+            .to_numpy()
+        )
         from_own, half = order < 1000, count // 2
         assert (order % 1000 == np.arange(count)).all()
         assert from_own[half:].all()
@@ -155,12 +183,21 @@ def test_nthr_spares_tokens_that_right_completions_share():
     """Hidden states and a vocabulary of 3 given; a group of four with one wrong completion and padding, worked out by hand."""
     tokens = torch.tensor([[0, 1], [0, 1], [0, 2], [0, 1]])
     mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 1]])
-    states = torch.tensor([[[1.0, 0], [0, 1]], [[1, 0], [9, 9]], [[1, 0], [1, 1]], [[1, 0], [0, -1]]])  # (B, T, width); 9 is padding
+    states = torch.tensor(
+        [[[1.0, 0], [0, 1]], [[1, 0], [9, 9]], [[1, 0], [1, 1]], [[1, 0], [0, -1]]]
+    )  # (B, T, width); 9 is padding
     hidden = torch.cat([torch.zeros(4, 1, 2), states, torch.zeros(4, 1, 2)], 1)
     model = lambda **_: SimpleNamespace(hidden_states=[hidden], logits=torch.zeros(4, 3, 3))  # noqa: E731
     made = rollout([GOLD, GOLD, GOLD, WRONG_LAST], 4)
-    made.batch = {"completion_ids": tokens, "completion_mask": mask, "prompt_ids": torch.zeros(4, 2, dtype=torch.long)}
-    made.batch |= {"prompt_mask": torch.ones(4, 2, dtype=torch.long), "advantages": torch.tensor([0.5, 0.5, 0.5, -1.5])}
+    made.batch = {
+        "completion_ids": tokens,
+        "completion_mask": mask,
+        "prompt_ids": torch.zeros(4, 2, dtype=torch.long),
+    }
+    made.batch |= {
+        "prompt_mask": torch.ones(4, 2, dtype=torch.long),
+        "advantages": torch.tensor([0.5, 0.5, 0.5, -1.5]),
+    }
     made.trainer.model = model
     # <e - pi, e - pi> is 2/3 for the same token, -1/3 for another. Right tokens: three (0; 1 0), one (1; 0 1), one (2; 1 1).
     # Scores: token (0; 1 0): 3 * 2/3 + 0 - 1/3 = 5/3; (1; 0 1): 0 + 2/3 - 1/3 = 1/3; (2; 1 1): -1 - 1/3 + 4/3 = 0; the wrong one's
@@ -175,11 +212,18 @@ def test_nthr_spares_tokens_that_right_completions_share():
 def test_igrpo_trains_on_refinements_of_the_best_draft():
     drafts = [[1], [2], [3], [4]]
     trainer = SimpleNamespace(
-        num_generations=2, draft=lambda inputs: (drafts, torch.tensor([0.0, 1.0, 0.0, 0.0])), sample=lambda inputs: inputs
+        num_generations=2,
+        draft=lambda inputs: (drafts, torch.tensor([0.0, 1.0, 0.0, 0.0])),
+        sample=lambda inputs: inputs,
     )
     inputs = [{"prompt": [10 + i // 2], "question": [10 + i // 2], "task": "x"} for i in range(4)]
     sampled = find("igrpo")().rollout(trainer, inputs)
-    assert [row["prompt"] for row in sampled] == [[10, 2, 10], [10, 2, 10], [11, 3, 11], [11, 3, 11]]
+    assert [row["prompt"] for row in sampled] == [
+        [10, 2, 10],
+        [10, 2, 10],
+        [11, 3, 11],
+        [11, 3, 11],
+    ]
     assert [row["question"] for row in sampled] == [[10], [10], [11], [11]]  # what is scored
     assert find("igrpo")().settings(tiny(grpo={"group_size": 8}).grpo).group_size == 4
 
@@ -187,16 +231,25 @@ def test_igrpo_trains_on_refinements_of_the_best_draft():
 def test_dapo_replaces_groups_without_contrast():
     def batch(made: Rollout, width: int) -> Rollout:
         rows = torch.arange(4)[:, None]
-        made.batch |= {"completion_ids": rows.expand(4, width).clone(), "prompt_ids": rows.expand(4, 2).clone()}
+        made.batch |= {
+            "completion_ids": rows.expand(4, width).clone(),
+            "prompt_ids": rows.expand(4, 2).clone(),
+        }
         made.batch["num_items_in_batch"] = torch.tensor(0)
         return made
 
     first = batch(rollout([GOLD, GOLD, GOLD, WRONG_LAST], 2), 7)
     second = batch(rollout([UNENDED, GOLD, WRONG_BOTH, WRONG_BOTH], 2), 9)
-    second.batch["completion_mask"] = torch.nn.functional.pad(second.batch["completion_mask"], (0, 2))
+    second.batch["completion_mask"] = torch.nn.functional.pad(
+        second.batch["completion_mask"], (0, 2)
+    )
     second.batch["completion_ids"] += 100
     rounds = iter([first, second])
-    trainer = SimpleNamespace(num_generations=2, sample=lambda inputs: next(rounds), train_dataset=[{"prompt": i} for i in range(5)])
+    trainer = SimpleNamespace(
+        num_generations=2,
+        sample=lambda inputs: next(rounds),
+        train_dataset=[{"prompt": i} for i in range(5)],
+    )
     trainer.args, trainer.state = SimpleNamespace(seed=0), SimpleNamespace(global_step=3)
     made = find("dapo")(draws=2).rollout(trainer, first.inputs)
     assert made.rewards.tolist() == [0, 1, 1, 0]
@@ -216,10 +269,13 @@ LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, e
     "grpo": lambda d, m, a, p: ((clipped(d.exp(), a, 0.2, 0.2) * m).sum(1) / m.sum(1)).mean(),
     "dr_grpo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.2) * m).sum() / (len(m) * 9),
     "dapo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.28) * m).sum() / m.sum(),
-    "gspo": lambda d, m, a, p: clipped(((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4).mean(),
+    "gspo": lambda d, m, a, p: clipped(
+        ((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4
+    ).mean(),
     "cispo": lambda d, m, a, p: (-(d.exp().clamp(max=1.28) * a * p) * m).sum() / m.sum(),
     "abc_grpo": lambda d, m, a, p: (
-        (-torch.where(a > 0, d.exp().clamp(0.8, 1.3), d.exp().clamp(0.9, 1.4)) * a * m).sum(1) / m.sum(1)
+        (-torch.where(a > 0, d.exp().clamp(0.8, 1.3), d.exp().clamp(0.9, 1.4)) * a * m).sum(1)
+        / m.sum(1)
     ).mean(),
     "rloo": lambda d, m, a, p: clipped((d * m).sum(1, keepdim=True).exp(), a, 0.2, 0.2).mean(),
 }
@@ -228,13 +284,29 @@ LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, e
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_of_a_group(cell, tmp_path, name):
     """TRL's loss under each method's arguments and hooks, on ratios that leave every clip range, against the paper's formula."""
-    bounds = {"right_low": 0.2, "right_high": 0.3, "wrong_low": 0.1, "wrong_high": 0.4} if name == "abc_grpo" else {}
+    bounds = (
+        {"right_low": 0.2, "right_high": 0.3, "wrong_low": 0.1, "wrong_high": 0.4}
+        if name == "abc_grpo"
+        else {}
+    )
     method, world = find(name)(beta=0.0, **bounds), World(8, 0)
     settings = method.settings(tiny().grpo)
     dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
-    kind = {"GRPOTrainer": module.TokenGRPOTrainer, "RLOOTrainer": module.TokenRLOOTrainer}[method.trainer]
-    config = module.trainer_config(method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path)
-    trainer = kind(load_model(cell / "sft"), module.ExactMatch(world), config, dataset, None, build_tokenizer(world), method=method)
+    kind = {"GRPOTrainer": module.TokenGRPOTrainer, "RLOOTrainer": module.TokenRLOOTrainer}[
+        method.trainer
+    ]
+    config = module.trainer_config(
+        method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path
+    )
+    trainer = kind(
+        load_model(cell / "sft"),
+        module.ExactMatch(world),
+        config,
+        dataset,
+        None,
+        build_tokenizer(world),
+        method=method,
+    )
     trainer.current_gradient_accumulation_steps = 1
     model = trainer.model.train()
     rows = torch.randint(3, 11, (4, 7), generator=torch.Generator().manual_seed(0))
@@ -242,15 +314,28 @@ def test_the_loss_of_a_group(cell, tmp_path, name):
     prompts = torch.randint(3, 11, (4, 4), generator=torch.Generator().manual_seed(1))
     logits = model(input_ids=torch.cat([prompts, rows], 1)).logits[:, 3:-1]
     log_probs = logits.log_softmax(-1).gather(-1, rows[..., None])[..., 0].detach()
-    log_ratio = torch.tensor([[0.5, -0.5, 0.1, 0, 0.3, -0.1, 0.2]]).repeat(4, 1) * torch.tensor([[1.0], [-1.0], [0.5], [1.0]])
-    batch = {"prompt_ids": prompts, "prompt_mask": torch.ones_like(prompts), "completion_ids": rows, "completion_mask": mask}
+    log_ratio = torch.tensor([[0.5, -0.5, 0.1, 0, 0.3, -0.1, 0.2]]).repeat(4, 1) * torch.tensor(
+        [[1.0], [-1.0], [0.5], [1.0]]
+    )
+    batch = {
+        "prompt_ids": prompts,
+        "prompt_mask": torch.ones_like(prompts),
+        "completion_ids": rows,
+        "completion_mask": mask,
+    }
     advantages = torch.tensor([1.0, 1.0, -1.0, -0.5])
     old = log_probs - log_ratio
-    batch |= {"advantages": advantages, "old_per_token_logps": old, "num_items_in_batch": mask.sum()}
+    batch |= {
+        "advantages": advantages,
+        "old_per_token_logps": old,
+        "num_items_in_batch": mask.sum(),
+    }
     if method.trainer == "RLOOTrainer":
         batch["old_logps"] = (old * mask).sum(1)
     loss = trainer._compute_loss(model, batch).item()
-    assert loss == pytest.approx(LOSSES[name](log_ratio, mask, advantages[:, None], log_probs).item(), abs=1e-5)
+    assert loss == pytest.approx(
+        LOSSES[name](log_ratio, mask, advantages[:, None], log_probs).item(), abs=1e-5
+    )
 
 
 METHODS = [name for name in names() if name != "grpo"]
@@ -258,7 +343,13 @@ STEPS = {"grpo": {"steps": 6, "group_size": 8, "learning_rate": 1e-3}}
 
 
 def train(cell: Path, output: Path, stage: str, methods: list) -> str:
-    run_stage(stage, cell, output, output.with_name(f"{output.name}.checkpoint"), STEPS | {"methods": methods})
+    run_stage(
+        stage,
+        cell,
+        output,
+        output.with_name(f"{output.name}.checkpoint"),
+        STEPS | {"methods": methods},
+    )
     return weights_hash(output)
 
 
@@ -270,7 +361,10 @@ def plain(cell, tmp_path_factory):
     def weights(iterations: int, beta: float, group_size: int) -> str:
         key = (iterations, beta, group_size)
         if key not in found:
-            changes = {"grpo": STEPS["grpo"] | {"group_size": group_size}, "methods": [{"grpo": {"iterations": iterations, "beta": beta}}]}
+            changes = {
+                "grpo": STEPS["grpo"] | {"group_size": group_size},
+                "methods": [{"grpo": {"iterations": iterations, "beta": beta}}],
+            }
             output = tmp_path_factory.mktemp("plain") / "grpo"
             run_stage("grpo~ood", cell, output, output.with_name("checkpoint"), changes)
             found[key] = weights_hash(output)
@@ -288,7 +382,9 @@ def overridden(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_real_run_differs_from_plain_grpo_and_only_by_the_hooks(cell, tmp_path, monkeypatch, plain, name):
+def test_a_real_run_differs_from_plain_grpo_and_only_by_the_hooks(
+    cell, tmp_path, monkeypatch, plain, name
+):
     """With all hooks taken away a method trains the very weights of plain GRPO with the same settings; with one of them taken away,
     others than with all. So every hook does something in a real run."""
     weights = train(cell, tmp_path / name, f"{name}~ood", [name])
@@ -319,7 +415,11 @@ RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curri
 @pytest.mark.parametrize("name", RESUMED)
 def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypatch, name):
     settings = {"expert_iteration": {"round_steps": 2, "iterations": 1}}.get(name, {})
-    changes = {"grpo": STEPS["grpo"] | {"steps": 8}, "methods": [{name: settings}], "runtime": {"checkpoint_seconds": 0}}
+    changes = {
+        "grpo": STEPS["grpo"] | {"steps": 8},
+        "methods": [{name: settings}],
+        "runtime": {"checkpoint_seconds": 0},
+    }
     whole = tmp_path / "whole"
     run_stage(f"{name}~ood", cell, whole, tmp_path / "whole.checkpoint", changes)
     keep = module.Keeper.on_step_end
@@ -340,14 +440,25 @@ def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypat
 
 def test_a_run_that_ends_early_is_an_error(cell, tmp_path):
     with pytest.raises(ArtefactError, match=r"grpo\.parquet.* too few ood prompts"):
-        run_stage("expert_iteration~ood", cell, tmp_path / "x", tmp_path / "c", {"methods": [{"expert_iteration": {"round_steps": 20}}]})
+        run_stage(
+            "expert_iteration~ood",
+            cell,
+            tmp_path / "x",
+            tmp_path / "c",
+            {"methods": [{"expert_iteration": {"round_steps": 20}}]},
+        )
     assert not (tmp_path / "x").exists()
 
 
 def test_changed_rewards_need_a_trainer_that_makes_advantages_as_grpo_does():
     made = rollout([GOLD, WRONG_FIRST], 2)
-    for changes in ({"trainer": "RLOOTrainer"}, {"arguments": lambda self: {"scale_rewards": "batch"}}):
+    for changes in (
+        {"trainer": "RLOOTrainer"},
+        {"arguments": lambda self: {"scale_rewards": "batch"}},
+    ):
         with pytest.raises(TypeError, match="override `advantages`"):
             type("Odd", (find("process"),), changes)().advantages(made)
-    unscaled = type("Unscaled", (find("process"),), {"arguments": lambda self: {"scale_rewards": False}})
+    unscaled = type(
+        "Unscaled", (find("process"),), {"arguments": lambda self: {"scale_rewards": False}}
+    )
     assert close(unscaled().advantages(made), [0.25, -0.25])

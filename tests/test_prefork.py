@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_origin import prefork
+from grpo_origin.jobs import prefork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
 HAND_OVER = "from grpo_origin import prefork\nprefork.hand_over()\nimport os, sys, time\n"
@@ -31,7 +31,10 @@ def server(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", code])
     monkeypatch.setenv(prefork.VARIABLE, name)
     deadline = time.monotonic() + 20
-    while not any(line.endswith(f"@{name}") and line.split()[3] == LISTENING for line in Path("/proc/net/unix").read_text().splitlines()):
+    while not any(
+        line.endswith(f"@{name}") and line.split()[3] == LISTENING
+        for line in Path("/proc/net/unix").read_text().splitlines()
+    ):
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.02)
     yield process
@@ -60,15 +63,26 @@ def alive(pid: int) -> bool:
 
 
 def test_runs_in_a_fork_with_its_output_folder_and_environment(server, tmp_path):
-    command = script(tmp_path, "print(os.getppid(), os.getcwd(), os.environ['MARK'])\nprint('warned', file=sys.stderr)")
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ) | {"MARK": "x"}, timeout=120)
+    command = script(
+        tmp_path,
+        "print(os.getppid(), os.getcwd(), os.environ['MARK'])\nprint('warned', file=sys.stderr)",
+    )
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ) | {"MARK": "x"},
+        timeout=120,
+    )
     assert result.returncode == 0
     assert result.stdout.split() == [str(server.pid), str(tmp_path), "x"]
     assert result.stderr == "warned\n"
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "shown"), [("sys.exit(3)", 3, ""), ("sys.exit('gone')", 1, "gone"), ("1/0", 1, "ZeroDivisionError")]
+    ("body", "code", "shown"),
+    [("sys.exit(3)", 3, ""), ("sys.exit('gone')", 1, "gone"), ("1/0", 1, "ZeroDivisionError")],
 )
 def test_exit_status_and_message(server, tmp_path, body, code, shown):
     result = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=120)
@@ -77,7 +91,9 @@ def test_exit_status_and_message(server, tmp_path, body, code, shown):
 
 def test_goes_on_by_itself_without_a_server(tmp_path, monkeypatch):
     monkeypatch.setenv(prefork.VARIABLE, "grpo-origin-not-there")
-    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120
+    )
     assert result.stdout.split() == [str(os.getpid())]
 
 
@@ -131,16 +147,28 @@ def ask_and_leave(server: subprocess.Popen, sent: bytes, file: int) -> None:
     server.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("size", [0, 2, 4, 20, None], ids=["nothing", "half a length", "a length", "half a request", "a request"])
-def test_a_script_that_goes_before_its_job_has_begun_takes_only_its_job_along(server, tmp_path, size):
+@pytest.mark.parametrize(
+    "size",
+    [0, 2, 4, 20, None],
+    ids=["nothing", "half a length", "a length", "half a request", "a request"],
+)
+def test_a_script_that_goes_before_its_job_has_begun_takes_only_its_job_along(
+    server, tmp_path, size
+):
     (tmp_path / "long.py").write_text("import time\ntime.sleep(120)")
-    request = json.dumps({"argv": [str(tmp_path / "long.py")], "cwd": str(tmp_path), "environ": dict(os.environ)}).encode()
+    request = json.dumps(
+        {"argv": [str(tmp_path / "long.py")], "cwd": str(tmp_path), "environ": dict(os.environ)}
+    ).encode()
     ours, jobs = os.pipe()
     ask_and_leave(server, (struct.pack("!I", len(request)) + request)[:size], jobs)
     os.close(jobs)
-    assert select.select([ours], [], [], 20)[0], "the job lives on, or the server has kept its files"
+    assert select.select([ours], [], [], 20)[0], (
+        "the job lives on, or the server has kept its files"
+    )
     assert os.read(ours, 1) == b""
     os.close(ours)
-    result = subprocess.run(script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        script(tmp_path, "print(os.getppid())"), capture_output=True, text=True, timeout=120
+    )
     assert result.stdout.split() == [str(server.pid)]
     assert server.poll() is None

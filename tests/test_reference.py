@@ -8,13 +8,17 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from grpo_origin.config import OPERATIONS, Settings, load_settings
-from grpo_origin.reference import reference
-from grpo_origin.tasks import OPERATIONS as FUNCTIONS
+from grpo_origin.config.docs import reference
+from grpo_origin.config.load import load_settings
+from grpo_origin.config.notation import OPERATIONS
+from grpo_origin.config.schema import Settings
+from grpo_origin.tasks.task import OPERATIONS as FUNCTIONS
 
 REPO = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
-SECTIONS = [name for name, field in Settings.model_fields.items() if isinstance(field.default, BaseModel)]
+SECTIONS = [
+    name for name, field in Settings.model_fields.items() if isinstance(field.default, BaseModel)
+]
 
 
 def test_configuration_page_is_up_to_date():
@@ -31,7 +35,10 @@ def test_every_configuration_is_valid(name):
     def merge(base, changes):
         return {
             **base,
-            **{k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in changes.items()},
+            **{
+                k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+                for k, v in changes.items()
+            },
         }
 
     settings = load_settings(merge(DEFAULT, yaml.safe_load((REPO / "config" / name).read_text())))

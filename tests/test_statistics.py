@@ -5,19 +5,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from grpo_origin import statistics
-from grpo_origin.files import ArtefactError, write_table
+from grpo_origin.analysis import statistics
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.jobs.files import write_table
 
 RNG = np.random.default_rng
 
 
-def evaluations(masses, greedy=None, *, axis="depth", seed=0, ratio="0.1", stage="sft", split="ood", task="trav;4;A"):
+def evaluations(
+    masses,
+    greedy=None,
+    *,
+    axis="depth",
+    seed=0,
+    ratio="0.1",
+    stage="sft",
+    split="ood",
+    task="trav;4;A",
+):
     """Rows of one stage; `greedy` defaults to mass >= 0.5."""
     masses = np.atleast_1d(np.asarray(masses, dtype=float))
     greedy = masses >= 0.5 if greedy is None else np.asarray(greedy, dtype=bool)
     with np.errstate(divide="ignore"):
         columns = {"log_mass": np.log(masses), "greedy_correct": greedy}
-    names = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split, "task": task}
+    names = {
+        "axis": axis,
+        "seed": seed,
+        "ood_ratio": ratio,
+        "stage": stage,
+        "split": split,
+        "task": task,
+    }
     return pd.DataFrame({**columns, "prompt_index": np.arange(len(masses))}).assign(**names)
 
 
@@ -41,7 +59,9 @@ def write(path, table):
 
 def test_read_joins_files(tmp_path):
     one, two = evaluations([0.1, 0.9]), evaluations([0.2, 0.3], seed=1)
-    table = statistics.read_evaluations([write(tmp_path / "a.parquet", one), write(tmp_path / "b.parquet", two)])
+    table = statistics.read_evaluations(
+        [write(tmp_path / "a.parquet", one), write(tmp_path / "b.parquet", two)]
+    )
     assert len(table) == 4
     assert set(table.columns) == set(statistics.COLUMNS)
     assert np.exp(table["log_mass"]).tolist() == pytest.approx([0.1, 0.9, 0.2, 0.3])
@@ -103,7 +123,9 @@ def test_unbiased_pass_at_k_by_hand():
 def test_unbiased_pass_at_k_has_the_exact_one_as_expectation(n, data, q):
     k = data.draw(st.integers(1, n))
     counts = np.arange(n + 1)
-    expected = (scipy_stats.binom.pmf(counts, n, q) * statistics.unbiased_pass_at_k(n, counts, k)).sum()
+    expected = (
+        scipy_stats.binom.pmf(counts, n, q) * statistics.unbiased_pass_at_k(n, counts, k)
+    ).sum()
     assert expected == pytest.approx(float(statistics.pass_at_k(np.log(q), k)), abs=1e-9)
 
 
@@ -136,7 +158,11 @@ def covered(intervals, truth):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_t_interval_covers(seeds):
     means = RNG(1).normal(0.6, 0.05, (40_000, seeds))
-    assert 0.93 < covered(statistics.t_interval(means.mean(1), means.std(1, ddof=1), seeds), 0.6) < 0.97
+    assert (
+        0.93
+        < covered(statistics.t_interval(means.mean(1), means.std(1, ddof=1), seeds), 0.6)
+        < 0.97
+    )
 
 
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.5, 0.9])
@@ -147,13 +173,19 @@ def test_wilson_interval_covers(share):
 
 def test_clopper_pearson_bound_covers():
     n = 512
-    for share in (0.003, 0.01, 0.1):  # a bound on counts keeps at least its level; exactly, not by simulation
+    for share in (
+        0.003,
+        0.01,
+        0.1,
+    ):  # a bound on counts keeps at least its level; exactly, not by simulation
         counts = np.arange(n + 1)
         below = statistics.clopper_pearson_upper(counts, n) < share
         assert scipy_stats.binom.pmf(counts, n, share)[below].sum() <= 0.05
     edge = float(statistics.clopper_pearson_upper(0, n))
     assert edge == pytest.approx(1 - 0.05 ** (1 / n))
-    assert (1 - edge) ** n == pytest.approx(0.05)  # at the bound, no success in n has exactly this chance
+    assert (1 - edge) ** n == pytest.approx(
+        0.05
+    )  # at the bound, no success in n has exactly this chance
     assert statistics.clopper_pearson_upper(n, n) == 1
 
 
@@ -163,17 +195,26 @@ def many_runs(runs, seeds, prompts, draw):
     run, seed, prompt = (index.ravel() for index in np.indices(masses.shape))
     names = {"axis": "depth", "stage": "sft", "split": "ood", "task": "trav;4;A"}
     with np.errstate(divide="ignore"):
-        columns = {"seed": seed, "ood_ratio": run.astype(str), "prompt_index": prompt, "log_mass": np.log(masses.ravel())}
+        columns = {
+            "seed": seed,
+            "ood_ratio": run.astype(str),
+            "prompt_index": prompt,
+            "log_mass": np.log(masses.ravel()),
+        }
     return pd.DataFrame({**columns, "greedy_correct": greedy.ravel()}).assign(**names)
 
 
 def beta_prompts(rng, runs, seeds, prompts):
-    level = rng.normal(0.5, 0.1, (runs, seeds, 1)).clip(0.02, 0.98)  # seeds differ, prompts differ within seeds
+    level = rng.normal(0.5, 0.1, (runs, seeds, 1)).clip(
+        0.02, 0.98
+    )  # seeds differ, prompts differ within seeds
     masses = rng.beta(4 * level, 4 * (1 - level), (runs, seeds, prompts))
     return masses, rng.random(masses.shape) < masses
 
 
-@pytest.mark.parametrize(("seeds", "label"), [(3, "t interval over 3 seeds"), (1, "over 64 prompts")])
+@pytest.mark.parametrize(
+    ("seeds", "label"), [(3, "t interval over 3 seeds"), (1, "over 64 prompts")]
+)
 def test_intervals_of_a_summary_cover(seeds, label):
     def draw(rng, *shape):
         if seeds > 1:
@@ -193,8 +234,13 @@ def test_intervals_of_gains_cover():
     rng = RNG(4)
     gain = np.repeat(rng.normal(0.1, 0.03, 2000 * 3), 64)
     mass = np.exp(before["log_mass"])
-    after = before.assign(stage="grpo~ood", log_mass=np.log((mass + gain + rng.normal(0, 0.02, len(mass))).clip(1e-9, 1)))
-    both = pd.concat([before[mass.between(0.25, 0.7)], after[mass.between(0.25, 0.7)]])  # where clipping is out of reach
+    after = before.assign(
+        stage="grpo~ood",
+        log_mass=np.log((mass + gain + rng.normal(0, 0.02, len(mass))).clip(1e-9, 1)),
+    )
+    both = pd.concat(
+        [before[mass.between(0.25, 0.7)], after[mass.between(0.25, 0.7)]]
+    )  # where clipping is out of reach
     rows = statistics.gains(both).query("metric == 'mass' and task == 'all'")
     assert 0.93 < covered((rows["low"], rows["high"]), 0.1) < 0.97
 
@@ -203,15 +249,27 @@ def test_intervals_of_gains_cover():
 
 
 def test_summary_by_hand():
-    table = pd.concat([evaluations([0.2, 0.4]), evaluations([0.5, 0.7], seed=1), evaluations([0.0, 0.0, 0.6], seed=2)])
+    table = pd.concat(
+        [
+            evaluations([0.2, 0.4]),
+            evaluations([0.5, 0.7], seed=1),
+            evaluations([0.0, 0.0, 0.6], seed=2),
+        ]
+    )
     row = cell(statistics.summarise(table))
-    assert (row["mean"], row["seeds"], row["prompts"]) == (pytest.approx((0.3 + 0.6 + 0.2) / 3), 3, 7)  # of seeds, not of prompts
+    assert (row["mean"], row["seeds"], row["prompts"]) == (
+        pytest.approx((0.3 + 0.6 + 0.2) / 3),
+        3,
+        7,
+    )  # of seeds, not of prompts
     half = 4.302652729911275 * np.std([0.3, 0.6, 0.2], ddof=1) / np.sqrt(3)  # t(0.975, 2)
     assert row["low"] == 0  # clipped
     assert row["high"] == pytest.approx(row["mean"] + half)
     assert row["interval"] == "95 % t interval over 3 seeds"
     assert cell(statistics.summarise(table), "pass@8")["mean"] == pytest.approx(
-        np.mean([np.mean(1 - (1 - np.array(q)) ** 8) for q in ([0.2, 0.4], [0.5, 0.7], [0, 0, 0.6])])
+        np.mean(
+            [np.mean(1 - (1 - np.array(q)) ** 8) for q in ([0.2, 0.4], [0.5, 0.7], [0, 0, 0.6])]
+        )
     )
 
 
@@ -225,14 +283,19 @@ def test_all_pools_the_prompts_of_every_task():
     assert cell(means)["prompts"] == 4
     direct = statistics.summarise(table)
     spread = np.std([0.2, 0.8, 0.8, 0.6], ddof=1)  # pooled from the tasks' moments
-    assert cell(direct)["high"] == pytest.approx(min(1, 0.6 + scipy_stats.t.ppf(0.975, 3) * spread / 2))
+    assert cell(direct)["high"] == pytest.approx(
+        min(1, 0.6 + scipy_stats.t.ppf(0.975, 3) * spread / 2)
+    )
 
 
 def test_one_seed_takes_prompts_and_says_so():
     summary = statistics.summarise(evaluations(np.r_[np.full(30, 0.9), np.full(70, 0.1)]))
     row = cell(summary, "accuracy")
     assert row["interval"] == "95 % Wilson interval over 100 prompts"
-    assert (row["low"], row["high"]) == (pytest.approx(0.2189, abs=1e-4), pytest.approx(0.3959, abs=1e-4))
+    assert (row["low"], row["high"]) == (
+        pytest.approx(0.2189, abs=1e-4),
+        pytest.approx(0.3959, abs=1e-4),
+    )
     assert cell(summary)["interval"] == "95 % t interval over 100 prompts"
 
 
@@ -243,7 +306,9 @@ def test_zero_counts_get_an_upper_bound(seeds):
         row = cell(statistics.summarise(table), metric)
         assert (row["mean"], row["low"]) == (0, 0)
         assert row["high"] == pytest.approx(1 - 0.05 ** (1 / (512 * seeds)))
-        assert row["interval"] == f"95 % Clopper-Pearson bound over {512 * seeds} prompts, all equal"
+        assert (
+            row["interval"] == f"95 % Clopper-Pearson bound over {512 * seeds} prompts, all equal"
+        )
     ones = cell(statistics.summarise(table.assign(log_mass=0.0)))
     assert (ones["low"], ones["high"]) == (pytest.approx(0.05 ** (1 / (512 * seeds))), 1)
 
@@ -260,7 +325,13 @@ def some_evaluations(draw):
     parts = []
     for seed in range(draw(st.integers(1, 4))):
         for stage in ("sft", "grpo~ood", "dpo~id"):
-            masses = draw(st.lists(st.sampled_from([0.0, 1e-12, 0.01, 0.5, 0.99, 1.0]) | st.floats(1e-9, 1), min_size=4, max_size=4))
+            masses = draw(
+                st.lists(
+                    st.sampled_from([0.0, 1e-12, 0.01, 0.5, 0.99, 1.0]) | st.floats(1e-9, 1),
+                    min_size=4,
+                    max_size=4,
+                )
+            )
             tasks = ["trav;4;A", "trav;4;A", "shift;4;A", "trav shift;4;A"]
             parts.append(evaluations(masses, seed=seed, stage=stage).assign(task=tasks))
     return pd.concat(parts, ignore_index=True)
@@ -278,11 +349,15 @@ def test_intervals_hold_the_mean_and_do_not_depend_on_order(table, random):
         assert result[["low", "high"]].stack().between(floor, 1).all()
         assert (result["low"] < result["high"]).all()
         other = function(table.iloc[order])
-        pd.testing.assert_frame_equal(result.drop(columns="interval"), other.drop(columns="interval"), atol=1e-9)
+        pd.testing.assert_frame_equal(
+            result.drop(columns="interval"), other.drop(columns="interval"), atol=1e-9
+        )
 
 
 def test_prompts_that_differ_by_rounding_alone_count_as_equal():
-    table = statistics.summarise(evaluations([0.25, 0.5], stage="sft"))  # pass@128 is 1 - 1e-16 and 1
+    table = statistics.summarise(
+        evaluations([0.25, 0.5], stage="sft")
+    )  # pass@128 is 1 - 1e-16 and 1
     row = table[table["metric"] == "pass@128"].iloc[0]
     assert row["low"] < row["high"]
     assert "Clopper-Pearson" in row["interval"]
@@ -304,9 +379,15 @@ def test_gains_are_paired():
     assert (row["mean"], row["seeds"], row["prompts"]) == (pytest.approx(0.15), 2, 4)
     assert row["interval"] == "95 % t interval over 2 seeds"
     assert set(gains["stage"]) == {"grpo~ood", "other~new"}
-    seeds = statistics.seed_gains(table).query("metric == 'mass' and task == 'all' and stage == 'grpo~ood'")
+    seeds = statistics.seed_gains(table).query(
+        "metric == 'mass' and task == 'all' and stage == 'grpo~ood'"
+    )
     assert seeds["mean"].tolist() == pytest.approx([0.1, 0.2])
-    prompts = statistics.prompt_gains(table).query("stage == 'grpo~ood'").sort_values(["seed", "prompt_index"])
+    prompts = (
+        statistics.prompt_gains(table)
+        .query("stage == 'grpo~ood'")
+        .sort_values(["seed", "prompt_index"])
+    )
     assert prompts["gain"].tolist() == pytest.approx([0.2, 0, 0.1, 0.3])
     assert prompts["mass_before"].tolist() == pytest.approx([0.1, 0.5, 0.1, 0.5])
     base = statistics.gains(table[table["seed"] == 0], baseline="pretrain")
@@ -314,10 +395,20 @@ def test_gains_are_paired():
 
 
 def test_no_change_at_all_is_bounded_both_ways():
-    table = pd.concat([evaluations(np.zeros(100), seed=s, stage=stage) for s in (0, 1) for stage in ("sft", "grpo~id")])
+    table = pd.concat(
+        [
+            evaluations(np.zeros(100), seed=s, stage=stage)
+            for s in (0, 1)
+            for stage in ("sft", "grpo~id")
+        ]
+    )
     row = cell(statistics.gains(table))
     bound = 1 - 0.05 ** (1 / 200)
-    assert (row["low"], row["mean"], row["high"]) == (pytest.approx(-bound), 0, pytest.approx(bound))
+    assert (row["low"], row["mean"], row["high"]) == (
+        pytest.approx(-bound),
+        0,
+        pytest.approx(bound),
+    )
 
 
 @pytest.mark.parametrize("spoil", ["missing before", "missing after", "no baseline", "twice"])
@@ -338,7 +429,10 @@ def test_binned_gains_by_hand():
     parts = []
     for seed, gain in ((0, 0.1), (1, 0.3)):
         start = np.array([0.3, 0.4, 0.95, 1.0])
-        parts += [evaluations(start, seed=seed), evaluations(start + np.array([gain, gain, 0, 0]), seed=seed, stage="grpo~ood")]
+        parts += [
+            evaluations(start, seed=seed),
+            evaluations(start + np.array([gain, gain, 0, 0]), seed=seed, stage="grpo~ood"),
+        ]
     prompts = statistics.prompt_gains(pd.concat(parts))
     table = statistics.binned_gains(prompts, fewest=2)
     assert table["bin"].tolist() == ["0.25-0.5", "0.95-1"]
@@ -354,7 +448,10 @@ def test_a_seed_with_few_prompts_in_a_bin_does_not_count():
     parts = []
     for seed, prompts, gain in ((0, 5, 0.1), (1, 5, 0.3), (2, 1, -0.3)):
         start = np.full(prompts, 0.3)
-        parts += [evaluations(start, seed=seed), evaluations(start + gain, seed=seed, stage="grpo~ood")]
+        parts += [
+            evaluations(start, seed=seed),
+            evaluations(start + gain, seed=seed, stage="grpo~ood"),
+        ]
     prompts = statistics.prompt_gains(pd.concat(parts))
     row = statistics.binned_gains(prompts, fewest=5).iloc[0]
     assert (row["mean"], row["seeds"], row["prompts"]) == (pytest.approx(0.2), 2, 10)
@@ -363,16 +460,25 @@ def test_a_seed_with_few_prompts_in_a_bin_does_not_count():
 
 
 def test_prompt_gains_know_the_pretrained_mass():
-    table = pd.concat([evaluations([q], stage=stage) for stage, q in (("pretrain", 0.4), ("sft", 0.1), ("grpo~ood", 0.5))])
+    table = pd.concat(
+        [
+            evaluations([q], stage=stage)
+            for stage, q in (("pretrain", 0.4), ("sft", 0.1), ("grpo~ood", 0.5))
+        ]
+    )
     assert statistics.prompt_gains(table)["mass_pretrained"].tolist() == pytest.approx([0.4])
-    assert statistics.prompt_gains(table[table["stage"] != "pretrain"])["mass_pretrained"].isna().all()
+    assert (
+        statistics.prompt_gains(table[table["stage"] != "pretrain"])["mass_pretrained"].isna().all()
+    )
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 30), (4, 32), (30, 60), (30, 30)])
 def test_clopper_pearson_interval_inverts_the_binomial_test(count, n):
     low, high = statistics.clopper_pearson_interval(count, n)
     tail = 0.05 if count in (0, n) else 0.025
-    assert low == 0 if count == 0 else scipy_stats.binom.sf(count - 1, n, low) == pytest.approx(tail)
+    assert (
+        low == 0 if count == 0 else scipy_stats.binom.sf(count - 1, n, low) == pytest.approx(tail)
+    )
     assert high == 1 if count == n else scipy_stats.binom.cdf(count, n, high) == pytest.approx(tail)
 
 
@@ -380,7 +486,9 @@ def test_a_large_run_takes_seconds():
     import time
 
     tables = [
-        evaluations(RNG(seed).beta(0.3, 0.3, 5000), seed=seed, stage=stage, ratio=ratio, split=split)
+        evaluations(
+            RNG(seed).beta(0.3, 0.3, 5000), seed=seed, stage=stage, ratio=ratio, split=split
+        )
         for seed in range(3)
         for stage in ("sft", "grpo~id", "grpo~ood")
         for ratio in ("0", "0.01", "0.1", "0.3", "0.5")

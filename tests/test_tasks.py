@@ -7,11 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.config import TaskSpec
-from grpo_origin.tasks import OPERATIONS, Task, World, generator, is_test
-from grpo_origin.tokenizer import Vocabulary
+from grpo_origin.config.notation import TaskSpec
+from grpo_origin.tasks.split import is_test
+from grpo_origin.tasks.task import OPERATIONS, Task
+from grpo_origin.tasks.tokenizer import Vocabulary
+from grpo_origin.tasks.world import World, generator
 
-FIXED_SPLIT = [1, 4, 6, 10, 11, 13, 14, 17, 19, 20, 21, 23, 24, 25]  # made with an independent splitmix64
+FIXED_SPLIT = [
+    1,
+    4,
+    6,
+    10,
+    11,
+    13,
+    14,
+    17,
+    19,
+    20,
+    21,
+    23,
+    24,
+    25,
+]  # made with an independent splitmix64
 NAMES = st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=4)
 
 
@@ -24,7 +41,9 @@ def cases(draw) -> tuple[Task, np.ndarray]:
     """A task in some world and one start string in the task's alphabet, shape (1, length)."""
     world = World(draw(st.integers(2, 40)), draw(st.integers(0, 5)))
     length = draw(st.integers(1, 6))
-    task = Task(TaskSpec(operations=draw(NAMES), length=length, alphabet=draw(st.sampled_from("AB"))), world)
+    task = Task(
+        TaskSpec(operations=draw(NAMES), length=length, alphabet=draw(st.sampled_from("AB"))), world
+    )
     base = draw(st.lists(st.integers(0, world.nodes - 1), min_size=length, max_size=length))
     return task, task.in_alphabet(np.array([base], dtype=np.int16))
 
@@ -87,7 +106,11 @@ def test_the_trace_equals_plain_python_left_to_right(case):
     task, start = case
     state, expected = start[0].tolist(), []
     for name in task.spec.operations:
-        state = [int(task.world.successor[x]) for x in state] if name == "trav" else state[1:] + state[:1]
+        state = (
+            [int(task.world.successor[x]) for x in state]
+            if name == "trav"
+            else state[1:] + state[:1]
+        )
         expected.append(state)
     assert task.trace(start)[0].tolist() == expected
 
@@ -130,7 +153,10 @@ def test_rendering_round_trips(case):
     assert words[0] == "<bos>"
     assert words[-len(task.spec.operations) :] == [f"<{name}>" for name in task.spec.operations]
     answer = decode(vocabulary, vocabulary.completions(task, start)[0]).split("<answer>")[1].split()
-    assert answer == [*(vocabulary.tokens[x + vocabulary.first_element] for x in task.trace(start)[0, -1]), "<eos>"]
+    assert answer == [
+        *(vocabulary.tokens[x + vocabulary.first_element] for x in task.trace(start)[0, -1]),
+        "<eos>",
+    ]
 
 
 def test_the_text_format_of_the_example():
@@ -151,7 +177,9 @@ def test_the_checker_accepts_the_gold_completion_and_nothing_else(case, data):
     vocabulary = Vocabulary(task.world.nodes)
     prompt, gold = vocabulary.prompts(task, start), vocabulary.completions(task, start)[0].tolist()
     place = data.draw(st.integers(0, len(gold) - 1))
-    other = data.draw(st.integers(0, len(vocabulary) - 1).filter(lambda token: token != gold[place]))
+    other = data.draw(
+        st.integers(0, len(vocabulary) - 1).filter(lambda token: token != gold[place])
+    )
     wrong = [
         [*gold[:place], other, *gold[place + 1 :]],
         [*gold[:place], other, *gold[place:]],
@@ -176,7 +204,9 @@ def test_the_split_has_the_requested_share(length):
 
 def test_the_split_is_the_same_on_every_machine_and_for_ever():
     """Fixed values: a change of the hash would put trained strings into the test sets of old results."""
-    strings = np.array([[i, (7 * i) % 26, (3 * i + 1) % 26, i // 2] for i in range(26)], dtype=np.int16)
+    strings = np.array(
+        [[i, (7 * i) % 26, (3 * i + 1) % 26, i // 2] for i in range(26)], dtype=np.int16
+    )
     assert np.flatnonzero(is_test(strings, 0.5)).tolist() == FIXED_SPLIT
     assert (is_test(strings.astype(np.int64), 0.5) == is_test(strings, 0.5)).all()
     assert (is_test(strings[::-1], 0.5) == is_test(strings, 0.5)[::-1]).all()
@@ -192,6 +222,10 @@ def test_the_split_depends_on_every_position_and_on_the_length():
 
 
 def test_generators_depend_on_seed_and_purpose_only():
-    draws = {tuple(generator(seed, *purpose).integers(0, 2**60, 3)) for seed in (0, 1) for purpose in (("a", "b"), ("ab",), ("a",), ())}
+    draws = {
+        tuple(generator(seed, *purpose).integers(0, 2**60, 3))
+        for seed in (0, 1)
+        for purpose in (("a", "b"), ("ab",), ("a",), ())
+    }
     assert len(draws) == 8
     assert (generator(4, "x").random(5) == generator(4, "x").random(5)).all()

@@ -12,26 +12,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.config import EvaluationSettings, RuntimeSettings, TheorySettings
-from grpo_origin.data import Sequences, read_prompts
-from grpo_origin.evaluate import exact_mass, gold_log_probs, sampled_successes, sampling
-from grpo_origin.model import load_model
-from grpo_origin.statistics import binomial_agrees
-from grpo_origin.tasks import World
-from grpo_origin.theory import (
+from grpo_origin.analysis.statistics import binomial_agrees
+from grpo_origin.analysis.theory import (
     PROMPT_COLUMNS,
+    read_prompts_table,
+    read_samples,
+    sampling_agreement,
+    summarise,
+)
+from grpo_origin.config.schema import RuntimeSettings, TheorySettings
+from grpo_origin.config.stages import EvaluationSettings
+from grpo_origin.data.prompt_sets import read_prompts
+from grpo_origin.data.source import Sequences
+from grpo_origin.evaluation.law import (
     gain_bound,
     group_contrast,
     grpo_mass,
     mass_bound,
     optimal_mass,
     optimal_objective,
-    read_prompts_table,
-    read_samples,
-    sampling_agreement,
-    summarise,
     token_tilt,
 )
+from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
+from grpo_origin.evaluation.sampling import sampled_successes, sampling
+from grpo_origin.tasks.world import World
+from grpo_origin.training.model import load_model
 from helpers import TINY, copy_code, snakemake, write_config
 
 masses = st.floats(0, 1)
@@ -62,7 +67,9 @@ def test_law_falls_with_beta(q, a, b):
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(0.01, 100))
 def test_law_is_the_formula_of_the_paper(q, beta):
     weight = math.exp(1 / beta)
-    assert float(optimal_mass(q, beta)) == pytest.approx(q * weight / (1 - q + q * weight), rel=1e-9)
+    assert float(optimal_mass(q, beta)) == pytest.approx(
+        q * weight / (1 - q + q * weight), rel=1e-9
+    )
 
 
 @given(betas)
@@ -108,7 +115,9 @@ def test_contrast_of_a_large_group_is_that_of_the_true_standard_deviation():
 
 def simulated_contrast(q: float, size: int) -> float:
     rewards = (np.random.default_rng(0).random((200_000, size)) < q).astype(float)
-    advantages = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
+    advantages = (rewards - rewards.mean(1, keepdims=True)) / (
+        rewards.std(1, ddof=1, keepdims=True) + 1e-4
+    )
     return advantages[rewards == 1].mean() - advantages[rewards == 0].mean()
 
 
@@ -120,7 +129,9 @@ class Tree:
         sequences = list(itertools.product(range(4), repeat=3))
         prefixes = {sequence[:t]: None for t in range(3) for sequence in sequences}
         number = {prefix: i for i, prefix in enumerate(prefixes)}
-        self.states = torch.tensor([[number[sequence[:t]] for t in range(3)] for sequence in sequences])  # (64, 3)
+        self.states = torch.tensor(
+            [[number[sequence[:t]] for t in range(3)] for sequence in sequences]
+        )  # (64, 3)
         self.tokens = torch.tensor(sequences)  # (64, 3)
         self.reference = torch.randn(len(number), 4, dtype=torch.float64)
         self.gold = sequences.index((1, 2, 3))
@@ -159,7 +170,9 @@ def test_exact_maximiser_of_reward_minus_beta_kl_is_the_law(tree, beta):
     found = tree.maximise(objective)
     q = float(reference[tree.gold].exp())
     assert 0.001 < q < 0.5
-    assert float(found[tree.gold].sum().exp()) == pytest.approx(float(optimal_mass(q, beta)), abs=1e-3)
+    assert float(found[tree.gold].sum().exp()) == pytest.approx(
+        float(optimal_mass(q, beta)), abs=1e-3
+    )
     assert float(objective(found)) == pytest.approx(float(optimal_objective(q, beta)), abs=1e-5)
 
 
@@ -171,25 +184,44 @@ def test_exact_expected_update_of_grpo_rests_at_its_own_fixed_point(tree, beta, 
     def objective(log_probs: torch.Tensor) -> torch.Tensor:
         """A function whose gradient is TRL's expected update: the KL term of a token weighs on that token alone."""
         fixed = log_probs.detach()
-        contrast = 1.0 if group is None else float(group_contrast(fixed[tree.gold].sum().exp().numpy(), group)[0])
+        contrast = (
+            1.0
+            if group is None
+            else float(group_contrast(fixed[tree.gold].sum().exp().numpy(), group)[0])
+        )
         weight = contrast * tree.reward[:, None] - beta * (fixed - reference)
         return (fixed.sum(1).exp()[:, None] * weight * log_probs).sum()
 
     mass = float(tree.maximise(objective)[tree.gold].sum().exp())
     gold = reference[tree.gold].numpy()[None]
-    expected = token_tilt(gold, np.array([1 / beta])) if group is None else grpo_mass(gold, beta, group)
+    expected = (
+        token_tilt(gold, np.array([1 / beta])) if group is None else grpo_mass(gold, beta, group)
+    )
     assert mass == pytest.approx(expected.item(), abs=2e-3)
 
 
 def run(cell, folder, method: str, beta: str = "1", **changes):
     """A short run of the experiment on the tiny study; its two files."""
-    from grpo_origin.converge import converge
+    from grpo_origin.rl.converge import converge
 
     theory = TheorySettings(**{"pool": 4, "steps": 4, "group_size": 4, "trace_every": 2, **changes})
     files = (folder / f"{method}~{beta}.parquet", folder / f"{method}~{beta}~trace.parquet")
-    more = {"theory": theory, "evaluation": EvaluationSettings(prompts=8), "runtime": RuntimeSettings(device="cpu")}
+    more = {
+        "theory": theory,
+        "evaluation": EvaluationSettings(prompts=8),
+        "runtime": RuntimeSettings(device="cpu"),
+    }
     inputs = (cell / "sft", cell / "data" / "grpo.parquet", cell / "data" / "test.parquet")
-    converge(*inputs, *files, method=method, beta=beta, axis="mini", ratio="0.25", world=World(TINY["world"]["nodes"], 0), **more)
+    converge(
+        *inputs,
+        *files,
+        method=method,
+        beta=beta,
+        axis="mini",
+        ratio="0.25",
+        world=World(TINY["world"]["nodes"], 0),
+        **more,
+    )
     return files
 
 
@@ -204,11 +236,15 @@ def test_experiment_writes_masses_and_its_course(cell, tmp_path):
         assert np.isfinite(table.select_dtypes("number").to_numpy(dtype=float)).all()
         course = pd.read_parquet(trace)
         assert course["step"].tolist() == [2, 4]
-        assert course["train_mass"].iloc[-1] == pytest.approx(np.exp(table["log_mass_after"][table["pool"] == "train"]).mean())
+        assert course["train_mass"].iloc[-1] == pytest.approx(
+            np.exp(table["log_mass_after"][table["pool"] == "train"]).mean()
+        )
     prompts = read_prompts_table([path for path, _ in files.values()])
     assert prompts["law"].to_numpy() == pytest.approx(optimal_mass(prompts["mass_before"], 1.0))
     fixed = prompts.set_index(["method", "pool"])["mass_fixed_point"]
-    assert fixed["rloo"].to_numpy() == pytest.approx(prompts.loc[prompts["method"] == "rloo", "law"].to_numpy())
+    assert fixed["rloo"].to_numpy() == pytest.approx(
+        prompts.loc[prompts["method"] == "rloo", "law"].to_numpy()
+    )
     summary = summarise(prompts, 0.01)
     assert len(summary) == 4
     assert summary["prompts"].tolist() == [8, 4, 8, 4]
@@ -217,7 +253,9 @@ def test_experiment_writes_masses_and_its_course(cell, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("beta", ["0.3", "1", "3"])
 def test_rloo_to_convergence_obeys_the_law(cell, tmp_path, beta):
-    path, _ = run(cell, tmp_path, "rloo", beta, pool=8, steps=150, group_size=16, learning_rate=1e-3)
+    path, _ = run(
+        cell, tmp_path, "rloo", beta, pool=8, steps=150, group_size=16, learning_rate=1e-3
+    )
     summary = summarise(read_prompts_table([path]), 0.01).set_index("pool")
     assert summary.loc["train", "distance"] < 0.05
 
@@ -230,7 +268,9 @@ def sft(cell):
 def test_log_probabilities_of_gold_tokens_sum_to_the_log_mass(sft):
     model, rows = sft
     log_mass, _ = exact_mass(model, rows, 16, CPU)
-    assert [row.sum() for row in gold_log_probs(model, rows, 16, CPU)] == pytest.approx(log_mass.tolist())
+    assert [row.sum() for row in gold_log_probs(model, rows, 16, CPU)] == pytest.approx(
+        log_mass.tolist()
+    )
 
 
 def test_sampled_frequency_agrees_with_exact_mass(sft):
@@ -242,7 +282,9 @@ def test_sampled_frequency_agrees_with_exact_mass(sft):
     assert binomial_agrees(successes, samples, q)
     z = (successes.sum() - samples * q.sum()) / np.sqrt((samples * q * (1 - q)).sum())
     assert abs(z) < 4
-    assert not binomial_agrees(successes, samples, np.clip(q + 0.1, 0, 1)), "it would notice a tenth"
+    assert not binomial_agrees(successes, samples, np.clip(q + 0.1, 0, 1)), (
+        "it would notice a tenth"
+    )
 
 
 def test_sampling_table(cell, tmp_path):
@@ -256,16 +298,27 @@ def test_sampling_table(cell, tmp_path):
     assert (table["exact_pass_at_k"] - table["sampled_pass_at_k"]).abs().max() < 0.2
 
 
-THEORY = {"pool": 4, "steps": 2, "group_size": 4, "betas": ["0.5"], "sampled_prompts": 4, "samples": 8}
+THEORY = {
+    "pool": 4,
+    "steps": 2,
+    "group_size": 4,
+    "betas": ["0.5"],
+    "sampled_prompts": 4,
+    "samples": 8,
+}
 
 
 def test_target_makes_each_run_once(tmp_path):
     tree = copy_code(tmp_path)
-    name = write_config(tree, axes={"mini": {"theory": ["0.25"]}}, theory=THEORY | {"betas": ["0.5", "2"]})
+    name = write_config(
+        tree, axes={"mini": {"theory": ["0.25"]}}, theory=THEORY | {"betas": ["0.5", "2"]}
+    )
     result = snakemake(tree, "theory", "--cores", "1", "--dry-run", "--configfile", name)
     assert result.returncode == 0, result.stdout + result.stderr
     planned = result.stdout + result.stderr
-    counts = [line.split() for line in planned.splitlines() if line.startswith(("converge ", "sampling "))]
+    counts = [
+        line.split() for line in planned.splitlines() if line.startswith(("converge ", "sampling "))
+    ]
     assert {name: int(count) for name, count in counts} == {"converge": 4, "sampling": 1}, planned
 
 

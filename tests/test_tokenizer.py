@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from grpo_origin.config import OPERATIONS
-from grpo_origin.tasks import World
-from grpo_origin.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, Vocabulary, build_tokenizer
+from grpo_origin.config.notation import OPERATIONS
+from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, Vocabulary, build_tokenizer
+from grpo_origin.tasks.world import World
 
 
 @pytest.fixture(params=[2, 26, 27, 60])
@@ -37,7 +37,12 @@ def test_every_token_round_trips_through_the_saved_tokenizer(saved):
 
 def test_special_tokens_and_padding_side(saved):
     _, tokenizer = saved
-    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (PAD, UNK, BOS, EOS)
+    assert (
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    ) == (PAD, UNK, BOS, EOS)
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert tokenizer.padding_side == "left"
     assert tokenizer("nonsense", add_special_tokens=False)["input_ids"] == [UNK]
@@ -53,12 +58,16 @@ def test_a_batch_is_padded_on_the_left(saved):
 @pytest.mark.parametrize("nodes", [2, 26, 27, 300])
 def test_tokens_are_distinct_and_hold_both_alphabets(nodes):
     vocabulary = Vocabulary(nodes)
-    assert len(set(vocabulary.tokens)) == len(vocabulary) == len(SPECIAL) + len(OPERATIONS) + 2 * nodes
+    assert (
+        len(set(vocabulary.tokens)) == len(vocabulary) == len(SPECIAL) + len(OPERATIONS) + 2 * nodes
+    )
     assert not any(" " in token for token in vocabulary.tokens)
 
 
 def test_names_of_elements():
-    assert Vocabulary(26).tokens[-52:] == list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    assert Vocabulary(26).tokens[-52:] == list(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    )
     many = Vocabulary(27)
     assert many.tokens[many.first_element] == "A0"
     assert many.tokens[-27] == "a0"

@@ -17,16 +17,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
-from grpo_origin import train as module
-from grpo_origin.config import OptimiserSettings
-from grpo_origin.data import Mixture, Pool
-from grpo_origin.files import ArtefactError, Interrupted
-from grpo_origin.model import build_model, load_model
-from grpo_origin.tasks import World, generator
-from grpo_origin.train import learning_rate, next_token_loss
+from grpo_origin.config.stages import OptimiserSettings
+from grpo_origin.data.pools import Mixture, Pool
+from grpo_origin.jobs.errors import ArtefactError, Interrupted
+from grpo_origin.tasks.world import World, generator
+from grpo_origin.training import loop as module
+from grpo_origin.training.loop import learning_rate, next_token_loss
+from grpo_origin.training.model import build_model, load_model
 from helpers import interrupt_stage, make_data, read, run_stage, tiny, weights_hash
 
-MANY_STEPS = {"pretrain": {}, "sft": {"sft": {"epochs": 40}}}  # enough steps to be interrupted between two of them
+MANY_STEPS = {
+    "pretrain": {},
+    "sft": {"sft": {"epochs": 40}},
+}  # enough steps to be interrupted between two of them
 
 
 def run(stage: str, root: Path, output: Path, **more) -> str:
@@ -45,23 +48,34 @@ def undisturbed(cell, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("stage", MANY_STEPS)
 def test_the_same_job_gives_the_same_weights(cell, undisturbed, tmp_path, stage):
-    assert run(stage, cell, tmp_path / stage, changes=MANY_STEPS[stage]) == weights_hash(undisturbed[stage])
+    assert run(stage, cell, tmp_path / stage, changes=MANY_STEPS[stage]) == weights_hash(
+        undisturbed[stage]
+    )
 
 
 def test_another_ratio_gives_other_weights(cell, tmp_path):
-    assert run("pretrain", cell, tmp_path / "pretrain", ratio="0") != weights_hash(cell / "pretrain")
+    assert run("pretrain", cell, tmp_path / "pretrain", ratio="0") != weights_hash(
+        cell / "pretrain"
+    )
 
 
 def without_seconds(folder: Path) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in read(folder / "training_log.parquet")]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in read(folder / "training_log.parquet")
+    ]
 
 
 @pytest.mark.parametrize("stage", MANY_STEPS)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(cell, undisturbed, tmp_path, stage, how):
+def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(
+    cell, undisturbed, tmp_path, stage, how
+):
     """SIGTERM saves at the next step; kill -9 leaves the last save, here of every step, perhaps half-written."""
     output, checkpoint = tmp_path / stage, tmp_path / "checkpoint"
-    changes = MANY_STEPS[stage] | {"runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}}
+    changes = MANY_STEPS[stage] | {
+        "runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}
+    }
     status, printed = interrupt_stage(how, 20, stage, cell, output, checkpoint, changes)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
     assert how == signal.SIGKILL or "the same command resumes" in printed
@@ -71,7 +85,9 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(ce
     run_stage(stage, cell, output, checkpoint, changes)
     assert weights_hash(output) == weights_hash(undisturbed[stage])
     assert without_seconds(output) == without_seconds(undisturbed[stage])
-    assert [row["step"] for row in read(output / "training_log.parquet")] == list(range(1, len(without_seconds(output)) + 1))
+    assert [row["step"] for row in read(output / "training_log.parquet")] == list(
+        range(1, len(without_seconds(output)) + 1)
+    )
     assert not checkpoint.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [stage, f"{stage}.log"]
 
@@ -170,7 +186,16 @@ def test_a_damaged_checkpoint_is_ignored(cell, tmp_path, damage):
 
 
 def settings(**changes) -> OptimiserSettings:
-    return OptimiserSettings(**{"samples": 1, "batch_size": 1, "learning_rate": 0.01, "warmup": 0.1, "final_rate": 0.2, **changes})
+    return OptimiserSettings(
+        **{
+            "samples": 1,
+            "batch_size": 1,
+            "learning_rate": 0.01,
+            "warmup": 0.1,
+            "final_rate": 0.2,
+            **changes,
+        }
+    )
 
 
 def test_the_learning_rate_warms_up_linearly_and_decays_by_a_cosine():
@@ -219,7 +244,9 @@ def reference_step(model, rows: list[tuple[list[int], int]], options: OptimiserS
         for parameter in model.parameters():
             gradient = parameter.grad * clip
             decay = options.weight_decay if parameter.ndim > 1 else 0.0
-            parameter.mul_(1 - rate * decay).sub_(rate * gradient / (gradient.abs() + 1e-8))  # moments after one step
+            parameter.mul_(1 - rate * decay).sub_(
+                rate * gradient / (gradient.abs() + 1e-8)
+            )  # moments after one step
     return loss.item()
 
 
@@ -231,14 +258,23 @@ def assert_same_weights(folder: Path, model) -> None:
 
 @pytest.mark.parametrize("grad_norm", [1.0, 0.01])
 def test_one_pretraining_step_equals_a_hand_written_one(study, tmp_path, grad_norm):
-    one_step = {"samples": 32, "batch_size": 32, "learning_rate": 1e-3, "warmup": 0, "max_grad_norm": grad_norm, "weight_decay": 10}
+    one_step = {
+        "samples": 32,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "warmup": 0,
+        "max_grad_norm": grad_norm,
+        "weight_decay": 10,
+    }
     changes = {"pretrain": one_step}
     run("pretrain", study, tmp_path / "pretrain", changes=changes)
     options = tiny(**changes)
     model = build_model(options.model, World(8, 0), 0)
     pools = [Pool(study / "data" / f"pretrain-{split}.parquet") for split in ("id", "ood")]
     blocks = Mixture(*pools, 32, "0.25", 0).blocks(0, 32)
-    rows = [(row, 1) for tokens, _ in blocks for row in tokens.tolist()]  # every token but <bos> is a target
+    rows = [
+        (row, 1) for tokens, _ in blocks for row in tokens.tolist()
+    ]  # every token but <bos> is a target
     assert len({len(row) for row, _ in rows}) > 1
     loss = reference_step(model, rows, options.pretrain)
     log = read(tmp_path / "pretrain" / "training_log.parquet")
@@ -251,16 +287,25 @@ def test_one_sft_step_trains_the_completion_only(cell, tmp_path):
     changes = {"sft": {"batch_size": 40, "epochs": 1, "warmup": 0}}
     run("sft", cell, tmp_path / "sft", changes=changes)
     model = load_model(cell / "pretrain").train()
-    rows = [(row["prompt_ids"] + row["completion_ids"], len(row["prompt_ids"])) for row in read(cell / "data" / "sft.parquet")]
+    rows = [
+        (row["prompt_ids"] + row["completion_ids"], len(row["prompt_ids"]))
+        for row in read(cell / "data" / "sft.parquet")
+    ]
     loss = reference_step(model, rows, tiny(**changes).sft)
-    assert read(tmp_path / "sft" / "training_log.parquet")[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert read(tmp_path / "sft" / "training_log.parquet")[0]["loss"] == pytest.approx(
+        loss, rel=1e-5
+    )
     assert_same_weights(tmp_path / "sft", model)
 
 
 def test_sft_sees_every_sample_once_an_epoch_in_a_new_order(cell, tmp_path, monkeypatch):
     seen = []
     original = module.Sequences.blocks
-    monkeypatch.setattr(module.Sequences, "blocks", lambda rows, chosen: seen.append(chosen) or original(rows, chosen))
+    monkeypatch.setattr(
+        module.Sequences,
+        "blocks",
+        lambda rows, chosen: seen.append(chosen) or original(rows, chosen),
+    )
     run("sft", cell, tmp_path / "sft")
     assert [len(chosen) for chosen in seen] == [16, 16, 8] * 2
     first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
@@ -287,7 +332,10 @@ def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_pa
     """The precision of GPU runs, as far as a CPU shows it: nearly the same losses, and neither the same weights nor other types."""
     logs, weights = {}, {}
     for precision in ("float32", "bfloat16"):
-        output, changes = tmp_path / precision, {"runtime": {"precision": precision}, "pretrain": {"samples": 1600}}
+        output, changes = (
+            tmp_path / precision,
+            {"runtime": {"precision": precision}, "pretrain": {"samples": 1600}},
+        )
         run_stage("pretrain", study, output, tmp_path / f"{precision}.checkpoint", changes)
         logs[precision] = np.array([row["loss"] for row in read(output / "training_log.parquet")])
         weights[precision] = load_file(output / "model.safetensors")
@@ -296,7 +344,10 @@ def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_pa
     assert 0 < difference[:5].max() < 0.02  # rounding, before it has grown
     assert difference[-1] < 0.05
     assert logs["bfloat16"][-1] < logs["bfloat16"][0] - 0.5
-    assert any(not torch.equal(weights["bfloat16"][name], tensor) for name, tensor in weights["float32"].items())
+    assert any(
+        not torch.equal(weights["bfloat16"][name], tensor)
+        for name, tensor in weights["float32"].items()
+    )
 
 
 def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
@@ -308,7 +359,19 @@ def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
     model = build_model(settings.model, World(settings.world.nodes, 0), 0)
     counter = CompileCounter()
     compiled = torch.compile(model, backend=counter)
-    for rows, length in [(28, 12), (36, 18), (31, 12), (33, 18), (1, 24), (5, 24), (7, 30), (1, 12), (40, 17), (2, 9), (64, 28)]:
+    for rows, length in [
+        (28, 12),
+        (36, 18),
+        (31, 12),
+        (33, 18),
+        (1, 24),
+        (5, 24),
+        (7, 30),
+        (1, 12),
+        (40, 17),
+        (2, 9),
+        (64, 28),
+    ]:
         tokens = torch.randint(settings.world.nodes, (rows, length))
         logits = compiled(input_ids=tokens, use_cache=False).logits
         next_token_loss(logits, tokens, 1).backward()

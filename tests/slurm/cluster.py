@@ -25,13 +25,23 @@ TINY = {
     "run": "tiny",
     "seeds": [0],
     "ratios": ["0"],
-    "axes": {"depth": {"ratios": ["0.1"], "theory": []}, "length": None, "token": None, "composition": None},
+    "axes": {
+        "depth": {"ratios": ["0.1"], "theory": []},
+        "length": None,
+        "token": None,
+        "composition": None,
+    },
     "model": {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32},
     "pretrain": {"samples": 1280},
     "sft": {"samples": 128, "epochs": 1},
     "grpo": {"steps": 3, "prompts_per_step": 2, "group_size": 2},
     "evaluation": {"prompts": 32},
-    "runtime": {"device": "cpu", "checkpoint_seconds": 2, "lease_seconds": 12, "lease_wait_seconds": 60},
+    "runtime": {
+        "device": "cpu",
+        "checkpoint_seconds": 2,
+        "lease_seconds": 12,
+        "lease_wait_seconds": 60,
+    },
     "resources": {"pretrain": {"gpus": 1}},
 }
 
@@ -75,7 +85,9 @@ class Cluster:
     def up(self):
         self.environ = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         """Start it. Raises Occupied where a SLURM is already."""
-        started = subprocess.run([HERE / "up.sh", self.folder, str(_free_ports(3))], env=self.environ, timeout=120)
+        started = subprocess.run(
+            [HERE / "up.sh", self.folder, str(_free_ports(3))], env=self.environ, timeout=120
+        )
         if started.returncode == 3:
             raise Occupied("this machine has a SLURM already")
         started.check_returncode()
@@ -84,7 +96,9 @@ class Cluster:
         subprocess.run([HERE / "down.sh", self.folder], env=self.environ, check=True, timeout=120)
 
     def call(self, *command):
-        return subprocess.run(command, env=self.environ, check=True, timeout=30, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.environ, check=True, timeout=30, capture_output=True, text=True
+        ).stdout
 
     def jobs(self, rule, states="RUNNING"):
         """Ids of the jobs of a rule in these states."""
@@ -93,7 +107,11 @@ class Cluster:
 
     def state(self, job):
         """What scontrol tells of a job."""
-        return dict(part.partition("=")[::2] for part in self.call("scontrol", "show", "job", str(job)).split() if "=" in part)
+        return dict(
+            part.partition("=")[::2]
+            for part in self.call("scontrol", "show", "job", str(job)).split()
+            if "=" in part
+        )
 
     def ended(self, job):
         """State of a job that has come to its end, None before."""
@@ -110,8 +128,15 @@ class Cluster:
     def start_node(self, node):
         file = self.folder / "run" / f"slurmd_{node}.pid"
         old = file.read_text()
-        subprocess.run(["slurmd", "-N", node, "-f", self.folder / "slurm.conf"], env=self.environ, check=True, timeout=30)
-        until(lambda: file.read_text() not in ("", old), 30, f"the daemon of {node} is up")  # it writes its pid after it has forked
+        subprocess.run(
+            ["slurmd", "-N", node, "-f", self.folder / "slurm.conf"],
+            env=self.environ,
+            check=True,
+            timeout=30,
+        )
+        until(
+            lambda: file.read_text() not in ("", old), 30, f"the daemon of {node} is up"
+        )  # it writes its pid after it has forked
 
 
 class Checkout:
@@ -120,7 +145,11 @@ class Checkout:
     def __init__(self, folder, environ):
         self.folder, self.environ = folder, environ
         names = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+            ["git", "ls-files", "-co", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         for name in names.splitlines():
             source, target = ROOT / name, folder / name
@@ -130,7 +159,10 @@ class Checkout:
 
     def configure(self, name="config", **changes):
         """Write a configuration: TINY, with keys of its sections replaced."""
-        config = {key: {**value, **changes.pop(key, {})} if isinstance(value, dict) else value for key, value in TINY.items()} | changes
+        config = {
+            key: {**value, **changes.pop(key, {})} if isinstance(value, dict) else value
+            for key, value in TINY.items()
+        } | changes
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
@@ -139,10 +171,26 @@ class Checkout:
         """Start a controller; the caller must end it."""
         where = ["--profile", profile, "--latency-wait", "10"] if profile else ["--cores", "2"]
         environ = {**self.environ, "OMP_NUM_THREADS": "1", "SLOW_STEPS": str(slow)}
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "hooks"), os.environ.get("PYTHONPATH")]))
+        environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(HERE / "hooks"), os.environ.get("PYTHONPATH")])
+        )
         with open(self.folder / log, "ab") as file:
-            command = [BIN / "snakemake", *where, "--configfile", config, *(["--"] if targets else []), *targets]
-            return subprocess.Popen(command, cwd=self.folder, env=environ, stdout=file, stderr=file, start_new_session=True)
+            command = [
+                BIN / "snakemake",
+                *where,
+                "--configfile",
+                config,
+                *(["--"] if targets else []),
+                *targets,
+            ]
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environ,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
 
     def run(self, config, *targets, timeout=240, **how):
         """Run a controller to its end, which must be a good one."""
@@ -154,7 +202,13 @@ class Checkout:
         assert code == 0, (self.folder / how.get("log", "controller.log")).read_text()[-4000:]
 
     def unlock(self, config):
-        subprocess.run([BIN / "snakemake", "--unlock", "--configfile", config], cwd=self.folder, env=self.environ, check=True, timeout=60)
+        subprocess.run(
+            [BIN / "snakemake", "--unlock", "--configfile", config],
+            cwd=self.folder,
+            env=self.environ,
+            check=True,
+            timeout=60,
+        )
 
     def results(self, *parts):
         return self.folder.joinpath("results", "tiny", *parts)
@@ -174,7 +228,10 @@ class Checkout:
 
     def slurm_logs(self, ratio, rule="pretrain"):
         """What SLURM logged of all attempts; the log of the stage itself is of the last one."""
-        return "".join(path.read_text() for path in self.folder.glob(f"logs/slurm/rule_{rule}/depth_0_{ratio}/*.log"))
+        return "".join(
+            path.read_text()
+            for path in self.folder.glob(f"logs/slurm/rule_{rule}/depth_0_{ratio}/*.log")
+        )
 
     def weights(self, ratio, name="pretrain"):
         return (self.stage(ratio, name) / "model.safetensors").read_bytes()

@@ -32,7 +32,9 @@ class Disturber:
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
 
     def start(self):
-        return self.checkout.start(self.config, *self.targets, profile="patient", slow=0.4, log="kills.log")
+        return self.checkout.start(
+            self.config, *self.targets, profile="patient", slow=0.4, log="kills.log"
+        )
 
     def resume(self):
         self.checkout.unlock(self.config)
@@ -42,7 +44,9 @@ class Disturber:
         """Leases held now."""
         found = []
         for path in self.checkout.results("checkpoints").rglob("*.lease"):
-            stage = str(path.relative_to(self.checkout.results("checkpoints"))).removesuffix(".lease")
+            stage = str(path.relative_to(self.checkout.results("checkpoints"))).removesuffix(
+                ".lease"
+            )
             _, _, ratio, name = stage.split("/")
             if owner := self.checkout.owner(ratio.removeprefix("ood~"), name):
                 found.append((stage, owner))
@@ -97,15 +101,24 @@ class Disturber:
                 self.mend()
                 code = self.controller.poll()
                 if code is not None:
-                    self.say(f"the controller ended with status {code} after {sum(self.counts.values())} kills")
+                    self.say(
+                        f"the controller ended with status {code} after {sum(self.counts.values())} kills"
+                    )
                     if code == 0 and not self.dead:
                         return code
                     if code:
                         self.resume()
-                if sum(self.counts.values()) < KILLS and time.monotonic() > pause and code is None and self.kill():
+                if (
+                    sum(self.counts.values()) < KILLS
+                    and time.monotonic() > pause
+                    and code is None
+                    and self.kill()
+                ):
                     pause = time.monotonic() + self.random.uniform(3, 12)
                 time.sleep(0.3)
-            raise AssertionError(f"not done after {MINUTES} minutes: {(self.checkout.folder / 'kills.log').read_text()[-4000:]}")
+            raise AssertionError(
+                f"not done after {MINUTES} minutes: {(self.checkout.folder / 'kills.log').read_text()[-4000:]}"
+            )
         finally:
             end(self.controller)
             for node in self.dead:
@@ -115,12 +128,20 @@ class Disturber:
 def test_random_kills(cluster, checkout, local):
     axes = {"depth": {"ratios": RATIOS}}
     names = ("summary", "gains", "seed_means")
-    local.run(local.configure(axes=axes), *(str(local.results("tables", f"{name}.csv").relative_to(local.folder)) for name in names))
+    local.run(
+        local.configure(axes=axes),
+        *(str(local.results("tables", f"{name}.csv").relative_to(local.folder)) for name in names),
+    )
     profile = (checkout.folder / "profiles/slurm/config.yaml").read_text()
     (checkout.folder / "patient").mkdir()
-    (checkout.folder / "patient/config.yaml").write_text(profile.replace("retries: 3", "retries: 20"))
+    (checkout.folder / "patient/config.yaml").write_text(
+        profile.replace("retries: 3", "retries: 20")
+    )
     config = checkout.configure(axes=axes)
-    targets = [str(checkout.results("tables", f"{name}.csv").relative_to(checkout.folder)) for name in names]
+    targets = [
+        str(checkout.results("tables", f"{name}.csv").relative_to(checkout.folder))
+        for name in names
+    ]
     disturber = Disturber(cluster, checkout, config, targets)
     assert disturber.run() == 0
     disturber.say(f"kills: {disturber.counts}")
@@ -129,13 +150,23 @@ def test_random_kills(cluster, checkout, local):
         assert checkout.results("tables", path.name).read_bytes() == path.read_bytes(), path.name
         disturber.say(f"{path.name}: identical, {path.read_text().count(chr(10)) - 1} rows")
     for ratio in RATIOS:
-        ours, theirs = (pq.read_table(where.stage(ratio, "evaluation.parquet")) for where in (checkout, local))
+        ours, theirs = (
+            pq.read_table(where.stage(ratio, "evaluation.parquet")) for where in (checkout, local)
+        )
         assert ours.equals(theirs)
         disturber.say(f"evaluation of ratio {ratio}: identical, {ours.num_rows} rows, none twice")
         assert len(
-            {tuple(row) for row in zip(*(ours[name].to_pylist() for name in ("stage", "split", "prompt_index")), strict=True)}
+            {
+                tuple(row)
+                for row in zip(
+                    *(ours[name].to_pylist() for name in ("stage", "split", "prompt_index")),
+                    strict=True,
+                )
+            }
         ) == len(ours)
         for name in ("pretrain", "sft", "grpo~id", "grpo~ood"):
             assert checkout.weights(ratio, name) == local.weights(ratio, name)
-            log = pq.read_table(checkout.stage(ratio, name) / "training_log.parquet")["step"].to_pylist()
+            log = pq.read_table(checkout.stage(ratio, name) / "training_log.parquet")[
+                "step"
+            ].to_pylist()
             assert log == list(range(1, len(log) + 1))

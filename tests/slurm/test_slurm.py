@@ -18,16 +18,25 @@ STEPS = 20  # of pretraining in cluster.TINY
 @pytest.fixture(scope="session")
 def reference(local):
     """Everything the tests compare with, from an undisturbed local run."""
-    local.run(local.configure(), str(local.results("tables", "summary.csv").relative_to(local.folder)))
+    local.run(
+        local.configure(), str(local.results("tables", "summary.csv").relative_to(local.folder))
+    )
     ratios = [*DISTURBED.values(), ORPHAN, NODE]
-    local.run(local.configure(axes={"depth": {"ratios": ratios}}), *(local.target(ratio) for ratio in ratios))
+    local.run(
+        local.configure(axes={"depth": {"ratios": ratios}}),
+        *(local.target(ratio) for ratio in ratios),
+    )
     return local
 
 
 @pytest.fixture(scope="session")
 def sweep(checkout, reference):
     """The sweep run once on the cluster; the tests below use its data."""
-    checkout.run(checkout.configure(), str(checkout.results("tables", "summary.csv").relative_to(checkout.folder)), profile="slurm")
+    checkout.run(
+        checkout.configure(),
+        str(checkout.results("tables", "summary.csv").relative_to(checkout.folder)),
+        profile="slurm",
+    )
     return checkout
 
 
@@ -41,15 +50,24 @@ def assert_undisturbed(sweep, reference, ratio):
     assert steps(sweep, ratio) == list(range(1, STEPS + 1))
     assert not sweep.checkpoint(ratio).exists()
     assert sweep.owner(ratio) is None
-    assert not [path for path in sweep.results().rglob("*") if ratio in str(path) and path.name.endswith((".tmp", ".wanted", ".takeover"))]
+    assert not [
+        path
+        for path in sweep.results().rglob("*")
+        if ratio in str(path) and path.name.endswith((".tmp", ".wanted", ".takeover"))
+    ]
 
 
 def test_results_equal_those_of_a_local_run(sweep, reference):
     tables = sorted(path.name for path in reference.results("tables").glob("*.csv"))
     assert tables
     for name in tables:
-        assert sweep.results("tables", name).read_bytes() == reference.results("tables", name).read_bytes()
-    ours, theirs = (pq.read_table(where.stage("0.1", "evaluation.parquet")) for where in (sweep, reference))
+        assert (
+            sweep.results("tables", name).read_bytes()
+            == reference.results("tables", name).read_bytes()
+        )
+    ours, theirs = (
+        pq.read_table(where.stage("0.1", "evaluation.parquet")) for where in (sweep, reference)
+    )
     assert ours.equals(theirs)
     for name in ("pretrain", "sft", "grpo~id", "grpo~ood"):
         assert sweep.weights("0.1", name) == reference.weights("0.1", name)
@@ -68,13 +86,26 @@ def test_disturbed_jobs_resume(cluster, sweep, reference):
     profile = (sweep.folder / "profiles/slurm/config.yaml").read_text()
     (sweep.folder / "short").mkdir(exist_ok=True)
     (sweep.folder / "short/config.yaml").write_text(profile.replace("TERM@120", "TERM@15"))
-    config = sweep.configure(axes={"depth": {"ratios": list(DISTURBED.values())}}, resources={"pretrain": {"gpus": 1, "minutes": 1}})
-    controller = sweep.start(config, *(sweep.target(ratio) for ratio in DISTURBED.values()), profile="short", slow=3.5, log="disturbed.log")
+    config = sweep.configure(
+        axes={"depth": {"ratios": list(DISTURBED.values())}},
+        resources={"pretrain": {"gpus": 1, "minutes": 1}},
+    )
+    controller = sweep.start(
+        config,
+        *(sweep.target(ratio) for ratio in DISTURBED.values()),
+        profile="short",
+        slow=3.5,
+        log="disturbed.log",
+    )
     try:
         for how in ("scancel", "sigterm"):
             ratio = DISTURBED[how]
             saved = (sweep.checkpoint(ratio) / "state.safetensors").exists
-            owner = until(lambda ratio=ratio, saved=saved: saved() and sweep.owner(ratio), 120, f"a running job with a checkpoint ({how})")
+            owner = until(
+                lambda ratio=ratio, saved=saved: saved() and sweep.owner(ratio),
+                120,
+                f"a running job with a checkpoint ({how})",
+            )
             if how == "scancel":
                 cluster.call("scancel", str(owner["job"]))
             else:
@@ -121,7 +152,11 @@ def test_resume_after_the_controller_was_killed(cluster, sweep, reference):
 
 def test_job_of_a_dead_node_is_requeued(cluster, sweep, reference):
     controller = sweep.start(
-        sweep.configure(axes={"depth": {"ratios": [NODE]}}), sweep.target(NODE), profile="slurm", slow=3, log="node.log"
+        sweep.configure(axes={"depth": {"ratios": [NODE]}}),
+        sweep.target(NODE),
+        profile="slurm",
+        slow=3,
+        log="node.log",
     )
     node = None
     try:
@@ -129,7 +164,9 @@ def test_job_of_a_dead_node_is_requeued(cluster, sweep, reference):
         until((sweep.checkpoint(NODE) / "state.safetensors").exists, 40, "a checkpoint")
         node = cluster.state(owner["job"])["NodeList"]
         cluster.kill_node(node)
-        until(lambda: cluster.state(owner["job"])["Restarts"] == "1", 90, "SLURM to requeue the job")
+        until(
+            lambda: cluster.state(owner["job"])["Restarts"] == "1", 90, "SLURM to requeue the job"
+        )
         assert controller.wait(200) == 0, (sweep.folder / "node.log").read_text()[-4000:]
     finally:
         end(controller)

@@ -15,16 +15,18 @@ os.environ.update(
 
 from snakemake.logging import logger
 
-from grpo_origin import prefork
-from grpo_origin.config import ConfigError, load_settings, ood_count
-from grpo_origin.data import check_string_space
-from grpo_origin.files import code_fingerprint, hold_alone
-from grpo_origin.paths import STAGES, Paths, rl_stage
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.grid import DATA_FILES, PROMPT_SETS
+from grpo_origin.config.notation import ood_count
+from grpo_origin.config.paths import rl_stage
+from grpo_origin.jobs import prefork
+from grpo_origin.jobs.files import hold_alone
+from grpo_origin.jobs.fingerprint import code_fingerprint
+from grpo_origin.study import open_study
 
 try:
-    SETTINGS = load_settings(config)
-    check_string_space(SETTINGS)
-    PATHS = Paths(SETTINGS.run)
+    STUDY = open_study(config)
+    SETTINGS, METHODS, GRID, PATHS = STUDY.settings, STUDY.methods, STUDY.grid, STUDY.paths
     for folder in (Path(PATHS.root).parent, Path(PATHS.root)):
         if os.path.lexists(folder) and not folder.is_dir():
             raise ConfigError(f"run: {folder} is a file, not a folder: name another run or move it")
@@ -35,20 +37,11 @@ except ConfigError as error:
 SCHEDULER_CHATTER = ("Select jobs to execute", "Execute ", "Finished jobid")
 logger.addFilter(lambda record: not str(record.msg).startswith(SCHEDULER_CHATTER))
 
-CELLS = [
-    {"axis": axis, "seed": seed, "ratio": ratio}
-    for axis in SETTINGS.axes
-    for seed in SETTINGS.seeds
-    for ratio in SETTINGS.axis_ratios(axis)
-]
 CELL = {"axis": "{axis}", "seed": "{seed}", "ratio": "{ratio}"}
-ALL_STAGES = [
-    *STAGES,
-    *(rl_stage(prompts, method) for method in SETTINGS.methods for prompts in SETTINGS.prompts),
-]
+STAGE_NAMES = [stage.name for stage in GRID.stages]
 PROMPT_COUNTS = {
     "sft": {"samples": SETTINGS.sft.samples},
-    "grpo": {"prompts": SETTINGS.rl_prompts, "sft_samples": SETTINGS.sft.samples},
+    "grpo": {"prompts": STUDY.rl_prompts, "sft_samples": SETTINGS.sft.samples},
     "test": {"prompts": SETTINGS.evaluation.prompts},
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
@@ -99,11 +92,19 @@ def _alternatives(values):
     return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
 
 
+def code_of(script, *more):
+    """Digest of what a rule's script and whatever it imports do, and further modules of the package."""
+    modules = [Path(SOURCE) / "grpo_origin" / f"{name}.py" for name in more]
+    return code_fingerprint(
+        Path(workflow.basedir) / "workflow" / "scripts" / f"{script}.py", *modules
+    )
+
+
 wildcard_constraints:
     axis=_alternatives(SETTINGS.axes),
     seed=_alternatives(SETTINGS.seeds),
-    ratio=_alternatives(cell["ratio"] for cell in CELLS),
-    prompts="id|ood",
+    ratio=_alternatives(cell["ratio"] for cell in GRID.cells),
+    trained_on="id|ood",
 
 
 def settings_of(*sections):

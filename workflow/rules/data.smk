@@ -1,6 +1,5 @@
 # World -> pretraining pools, SFT samples, GRPO prompts, test prompts; one rule each, so that a changed setting makes
 # only what it affects again.
-DATA_CODE = code_fingerprint("tasks", "tokenizer", "data")
 
 
 rule pretraining_data:
@@ -18,7 +17,7 @@ rule pretraining_data:
             "id": SETTINGS.pretrain.samples,
             "ood": ood_count(SETTINGS.pretrain.ood_pool, SETTINGS.pretrain.samples),
         },
-        code=DATA_CODE,
+        code=code_of("pretraining_data"),
     script:
         "../scripts/pretraining_data.py"
 
@@ -29,24 +28,21 @@ rule prompts:
     log:
         PATHS.log("prompts", "{axis}", "seed~{seed}", "{set}"),
     wildcard_constraints:
-        set="sft|grpo|test",
+        set="|".join(PROMPT_SETS),
     resources:
         **cluster("prompts"),
     params:
         **settings_of("world"),
         axis=axis_of,
         counts=lambda wildcards: PROMPT_COUNTS[wildcards.set],
-        code=DATA_CODE,
+        code=code_of("prompts"),
     script:
         "../scripts/prompts.py"
 
 
 rule data_summary:
     input:
-        **{
-            name.replace("-", "_"): PATHS.data(**GROUP, name=name)
-            for name in ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
-        },
+        **{name.replace("-", "_"): PATHS.data(**GROUP, name=name) for name in DATA_FILES},
     output:
         PATHS.data(**GROUP, name="summary"),
     log:
@@ -58,6 +54,6 @@ rule data_summary:
         axis=axis_of,
         ratios=lambda wildcards: SETTINGS.axis_ratios(wildcards.axis),
         samples=SETTINGS.pretrain.samples,
-        code=DATA_CODE,
+        code=code_of("data_summary"),
     script:
         "../scripts/data_summary.py"

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        stages=[PATHS.stage(**CELL, stage=stage) for stage in ALL_STAGES],
+        stages=[PATHS.stage(**CELL, stage=stage) for stage in STAGE_NAMES],
         test=PATHS.data(**GROUP, name="test"),
     output:
         PATHS.evaluation(**CELL),
@@ -10,8 +10,8 @@ rule evaluate:
     resources:
         **cluster("evaluate"),
     params:
-        **settings_of("evaluation"),
-        stages=ALL_STAGES,
-        code=code_fingerprint("data", "model", "evaluate"),
+        **settings_of("evaluation", "numerics"),
+        stages=STAGE_NAMES,
+        code=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"

@@ -1,6 +1,6 @@
 # Evaluations -> tables -> figures -> report.
 FIGURE_TABLES = [*TABLES, *THEORY_TABLES]
-STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in CELLS for stage in ALL_STAGES]
+STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
 
 CLAIM_TABLES = ["claims", "transcend"]
 
@@ -14,14 +14,14 @@ CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLA
 
 # KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
 BETAS = {
-    name: method.settings(SETTINGS.grpo).beta * method.objective_is_grpos
-    for name, method in SETTINGS.methods.items()
+    name: method.settings(SETTINGS.rl).beta * method.objective_is_grpos
+    for name, method in METHODS.items()
 }
 
 
 rule tables:
     input:
-        evaluations=[PATHS.evaluation(**cell) for cell in CELLS],
+        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
         stages=STAGE_FOLDERS,
     output:
         csv=[PATHS.table(name, "csv") for name in TABLES],
@@ -32,18 +32,18 @@ rule tables:
         **cluster("figures"),
     params:
         names=TABLES,
-        cells=CELLS,
-        stages=ALL_STAGES,
+        cells=GRID.cells,
+        stages=STAGE_NAMES,
         bin_prompts=SETTINGS.claims.band_prompts,
-        code=code_fingerprint("statistics", "tables"),
+        code=code_of("tables"),
     script:
         "../scripts/tables.py"
 
 
 rule claims:
     input:
-        evaluations=[PATHS.evaluation(**cell) for cell in CELLS],
-        theory=[PATHS.table("theory_prompts", "parquet")] if THEORY_RUNS else [],
+        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        theory=[PATHS.table("theory_prompts", "parquet")] if GRID.theory_runs else [],
     output:
         csv=[PATHS.table(name, "csv") for name in CLAIM_TABLES],
         parquet=[PATHS.table(name, "parquet") for name in CLAIM_TABLES],
@@ -54,7 +54,7 @@ rule claims:
     params:
         **settings_of("claims"),
         betas=BETAS,
-        code=code_fingerprint("statistics", "claims", "compare", "tables"),
+        code=code_of("claims"),
     script:
         "../scripts/claims.py"
 
@@ -74,7 +74,7 @@ rule figures:
         figures=list(FIGURES.values()),
         method=SETTINGS.main_method,
         beta=BETAS[SETTINGS.main_method],
-        code=code_fingerprint("theory", "plotting", "figures"),
+        code=code_of("figures"),
     script:
         "../scripts/figures.py"
 
@@ -99,7 +99,7 @@ rule report:
         kinds=FIGURE_KINDS,
         checks=list(CHECKS.values()),
         settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
-        code=code_fingerprint("report"),
+        code=code_of("report"),
     script:
         "../scripts/report.py"
 
@@ -112,7 +112,7 @@ ALL_TARGETS = [
         for name in [*FIGURE_TABLES, *CLAIM_TABLES]
         for suffix in ("csv", "parquet")
     ],
-    [PATHS.evaluation(**cell) for cell in CELLS],
+    [PATHS.evaluation(**cell) for cell in GRID.cells],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]
 

@@ -10,8 +10,8 @@ rule pretrain:
     resources:
         **cluster("pretrain"),
     params:
-        **settings_of("world", "model", "pretrain"),
+        **settings_of("world", "model", "pretrain", "numerics"),
         checkpoint=PATHS.checkpoint(**CELL, stage="pretrain"),
-        code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
+        code=code_of("pretrain"),
     script:
         "../scripts/pretrain.py"

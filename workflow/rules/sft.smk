@@ -10,8 +10,8 @@ rule sft:
     resources:
         **cluster("sft"),
     params:
-        **settings_of("world", "sft"),
+        **settings_of("world", "sft", "numerics"),
         checkpoint=PATHS.checkpoint(**CELL, stage="sft"),
-        code=code_fingerprint("tasks", "tokenizer", "data", "model", "train"),
+        code=code_of("sft"),
     script:
         "../scripts/sft.py"

@@ -1,19 +1,8 @@
 # Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
-THEORY_RUNS = [
-    {"axis": axis, "seed": seed, "ratio": ratio, "method": method, "beta": beta}
-    for axis in SETTINGS.axes
-    for ratio in SETTINGS.theory_ratios(axis)
-    for seed in SETTINGS.seeds[: SETTINGS.theory.seeds]
-    for method in ("rloo", "grpo")
-    for beta in SETTINGS.theory.betas
-]
-SAMPLED_CELLS = [
-    {"axis": axis, "seed": SETTINGS.seeds[0], "ratio": SETTINGS.sampled_ratio(axis)}
-    for axis in SETTINGS.axes
-]
 # theory: one row a run and pool; theory_prompts: one row a prompt; theory_trace: the course of each run.
-THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if THEORY_RUNS else []) + ["sampling"]
-THEORY_CODE = code_fingerprint("tasks", "tokenizer", "data", "model", "evaluate")
+THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if GRID.theory_runs else []) + [
+    "sampling"
+]
 
 
 rule converge:
@@ -33,12 +22,9 @@ rule converge:
     resources:
         **cluster("theory"),
     params:
-        **settings_of("world", "evaluation"),
+        **settings_of("world", "evaluation", "numerics"),
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_fingerprint(
-            "grpo", "method", "methods/grpo", "methods/rloo", "theory", "converge"
-        )
-        + THEORY_CODE,
+        code=code_of("converge", "rl/methods/grpo", "rl/methods/rloo"),
     script:
         "../scripts/converge.py"
 
@@ -55,19 +41,19 @@ rule sampling:
     resources:
         **cluster("theory"),
     params:
-        **settings_of("evaluation"),
+        **settings_of("evaluation", "numerics"),
         prompts=SETTINGS.theory.sampled_prompts,
         samples=SETTINGS.theory.samples,
-        code=THEORY_CODE,
+        code=code_of("sampling"),
     script:
         "../scripts/sampling.py"
 
 
 rule theory_tables:
     input:
-        runs=[PATHS.theory(**run) for run in THEORY_RUNS],
-        traces=[PATHS.theory(**run, trace=True) for run in THEORY_RUNS],
-        samples=[PATHS.sampling(**cell) for cell in SAMPLED_CELLS],
+        runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+        traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
+        samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
     output:
         csv=[PATHS.table(name, "csv") for name in THEORY_TABLES],
         parquet=[PATHS.table(name, "parquet") for name in THEORY_TABLES],
@@ -78,7 +64,7 @@ rule theory_tables:
     params:
         names=THEORY_TABLES,
         tolerance=SETTINGS.claims.bound_tolerance,
-        code=code_fingerprint("statistics", "theory", "tables"),
+        code=code_of("theory"),
     script:
         "../scripts/theory.py"
 

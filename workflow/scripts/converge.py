@@ -1,9 +1,15 @@
-from grpo_origin.job import job, runtime
+from grpo_origin.jobs.job import job, runtime
 
-with job(snakemake.log[0], "{method} to convergence, beta {beta}, {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings, TheorySettings, WorldSettings
-    from grpo_origin.converge import converge
-    from grpo_origin.tasks import World
+with job(
+    snakemake.log[0],
+    "{method} to convergence, beta {beta}, {axis} seed~{seed} ood~{ratio}".format(
+        **snakemake.wildcards
+    ),
+):
+    from grpo_origin.config.schema import TheorySettings
+    from grpo_origin.config.stages import NumericsSettings, EvaluationSettings, WorldSettings
+    from grpo_origin.rl.converge import converge
+    from grpo_origin.tasks.world import World
 
     params, wildcards = snakemake.params, snakemake.wildcards
     converge(
@@ -19,5 +25,6 @@ with job(snakemake.log[0], "{method} to convergence, beta {beta}, {axis} seed~{s
         world=World(WorldSettings(**params.world).nodes, int(wildcards.seed)),
         theory=TheorySettings(**params.theory),
         evaluation=EvaluationSettings(**params.evaluation),
+        numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

@@ -1,8 +1,8 @@
-from grpo_origin.job import job, runtime
+from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings
-    from grpo_origin.evaluate import evaluate
+    from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
+    from grpo_origin.evaluation.mass import evaluate
 
     params = snakemake.params
     evaluate(
@@ -13,5 +13,6 @@ with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**sn
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
         evaluation=EvaluationSettings(**params.evaluation),
+        numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

@@ -1,9 +1,14 @@
-from grpo_origin.job import job, runtime
+from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import ModelSettings, PretrainSettings, WorldSettings
-    from grpo_origin.tasks import World
-    from grpo_origin.train import pretrain
+    from grpo_origin.config.stages import (
+        NumericsSettings,
+        ModelSettings,
+        PretrainSettings,
+        WorldSettings,
+    )
+    from grpo_origin.tasks.world import World
+    from grpo_origin.training.loop import pretrain
 
     params = snakemake.params
     pretrain(
@@ -15,5 +20,6 @@ with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**sn
         ratio=snakemake.wildcards.ratio,
         model=ModelSettings(**params.model),
         pretrain=PretrainSettings(**params.pretrain),
+        numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

@@ -1,8 +1,8 @@
-from grpo_origin.job import job, runtime
+from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake.log[0], "sampling {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import EvaluationSettings
-    from grpo_origin.evaluate import sampling
+    from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
+    from grpo_origin.evaluation.sampling import sampling
 
     params, wildcards = snakemake.params, snakemake.wildcards
     sampling(
@@ -15,5 +15,6 @@ with job(snakemake.log[0], "sampling {axis} seed~{seed} ood~{ratio}".format(**sn
         prompts=params.prompts,
         samples=params.samples,
         evaluation=EvaluationSettings(**params.evaluation),
+        numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

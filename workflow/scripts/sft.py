@@ -1,9 +1,9 @@
-from grpo_origin.job import job, runtime
+from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake.log[0], "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config import SFTSettings, WorldSettings
-    from grpo_origin.tasks import World
-    from grpo_origin.train import sft
+    from grpo_origin.config.stages import NumericsSettings, SFTSettings, WorldSettings
+    from grpo_origin.tasks.world import World
+    from grpo_origin.training.loop import sft
 
     params = snakemake.params
     sft(
@@ -13,5 +13,6 @@ with job(snakemake.log[0], "sft {axis} seed~{seed} ood~{ratio}".format(**snakema
         params.checkpoint,
         world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
         sft=SFTSettings(**params.sft),
+        numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

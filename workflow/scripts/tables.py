@@ -1,8 +1,8 @@
-from grpo_origin.job import job
+from grpo_origin.jobs.job import job
 
 with job(snakemake.log[0], "tables"):
-    from grpo_origin import statistics
-    from grpo_origin.tables import training_logs, write
+    from grpo_origin.analysis import statistics
+    from grpo_origin.analysis.tables import training_logs, write
 
     params = snakemake.params
     evaluations = statistics.read_evaluations(snakemake.input.evaluations)
@@ -17,5 +17,7 @@ with job(snakemake.log[0], "tables"):
         "seed_mass_gains": statistics.seed_binned_gains(prompts, by=by, fewest=params.bin_prompts),
         "training": training_logs(params.cells, params.stages, snakemake.input.stages),
     }
-    for name, csv, parquet in zip(params.names, snakemake.output.csv, snakemake.output.parquet, strict=True):
+    for name, csv, parquet in zip(
+        params.names, snakemake.output.csv, snakemake.output.parquet, strict=True
+    ):
         write(tables[name], csv, parquet)

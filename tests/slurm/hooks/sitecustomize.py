@@ -28,10 +28,16 @@ def _grpo(module):
 
 
 def _executor(module):
-    module.Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, value: None)
+    module.Executor.next_seconds_between_status_checks = property(
+        lambda self: 1, lambda self, value: None
+    )
 
 
-HOOKS = {"grpo_origin.train": _train, "grpo_origin.grpo": _grpo, "snakemake_executor_plugin_slurm": _executor}
+HOOKS = {
+    "grpo_origin.train": _train,
+    "grpo_origin.grpo": _grpo,
+    "snakemake_executor_plugin_slurm": _executor,
+}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

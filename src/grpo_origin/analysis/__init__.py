@@ -1,0 +1,1 @@
+"""From evaluations to verdicts: statistics, claims, tables."""

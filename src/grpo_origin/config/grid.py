@@ -1,0 +1,97 @@
+"""The grid of a run: its groups, cells, stages and jobs, from the settings alone.
+
+The workflow's rules and the cost plan count the same jobs because both take them from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from grpo_origin.config.paths import BEFORE_RL, Stage, rl_stage, stage_of
+from grpo_origin.config.schema import Settings
+
+DATA_FILES = ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
+PROMPT_SETS = ("sft", "grpo", "test")
+CONVERGED_METHODS = ("rloo", "grpo")  # the law's own objective, and GRPO as practised
+
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a run consists of; every cell is keyword arguments for `Paths`."""
+
+    settings: Settings
+
+    @cached_property
+    def groups(self) -> list[Cell]:
+        """Axes and seeds: what shares data."""
+        return [
+            {"axis": axis, "seed": seed}
+            for axis in self.settings.axes
+            for seed in self.settings.seeds
+        ]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Axes, seeds and OOD ratios: what shares a pretrained model."""
+        return [
+            group | {"ratio": ratio}
+            for group in self.groups
+            for ratio in self.settings.axis_ratios(group["axis"])
+        ]
+
+    @cached_property
+    def rl_stages(self) -> list[Stage]:
+        """The RL stages of a cell."""
+        return [
+            stage_of(rl_stage(split, method))
+            for method in self.settings.methods
+            for split in self.settings.trained_on
+        ]
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All trained stages of a cell, in order."""
+        return [*map(stage_of, BEFORE_RL), *self.rl_stages]
+
+    @cached_property
+    def theory_runs(self) -> list[Cell]:
+        """Runs of RL to convergence."""
+        settings = self.settings
+        return [
+            {"axis": axis, "seed": seed, "ratio": ratio, "method": method, "beta": beta}
+            for axis in settings.axes
+            for ratio in settings.theory_ratios(axis)
+            for seed in settings.seeds[: settings.theory.seeds]
+            for method in CONVERGED_METHODS
+            for beta in settings.theory.betas
+        ]
+
+    @cached_property
+    def sampled_cells(self) -> list[Cell]:
+        """Cells in which sampling is held against exact masses: one an axis."""
+        settings = self.settings
+        return [
+            {"axis": axis, "seed": settings.seeds[0], "ratio": settings.sampled_ratio(axis)}
+            for axis in settings.axes
+        ]
+
+    def jobs(self) -> dict[str, int]:
+        """Jobs of the whole run by rule, as `snakemake -n` counts them (the target not counted)."""
+        groups, cells, runs = len(self.groups), len(self.cells), len(self.theory_runs)
+        counts = {
+            "pretraining_data": groups,
+            "prompts": groups * len(PROMPT_SETS),
+            "data_summary": groups,
+            "pretrain": cells,
+            "sft": cells,
+            "rl": cells * len(self.rl_stages),
+            "evaluate": cells,
+            "converge": runs,
+            "sampling": len(self.sampled_cells),
+        }
+        last = ("theory_tables", "tables", "claims", "figures", "report")
+        return counts | dict.fromkeys(last, 1)

@@ -1,0 +1,97 @@
+"""Where everything lives: the one place that makes paths.
+
+Every argument may be a value or a Snakemake wildcard such as `{axis}`, so rules and library share these functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BEFORE_RL = ("pretrain", "sft")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A trained stage of a cell: what it is, and for RL by which method on which split's prompts.
+
+    `name` is its folder and the `stage` of tables; `method` and `trained_on` are None before RL.
+    """
+
+    name: str
+    method: str | None = None
+    trained_on: str | None = None
+
+
+def rl_stage(trained_on: str, method: str = "grpo") -> str:
+    """Name of an RL stage: `grpo~id`, `grpo~ood`, `dapo~ood`, ..."""
+    return f"{method}~{trained_on}"
+
+
+def stage_of(name: str) -> Stage:
+    """The stage of a name: the one place that takes such names apart."""
+    method, _, trained_on = name.rpartition("~")
+    return Stage(name, method, trained_on) if method else Stage(name)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of a run, as text with `/` between the parts."""
+
+    run: str
+    results: str = "results"
+
+    @property
+    def root(self) -> str:
+        """Folder of the run."""
+        return f"{self.results}/{self.run}"
+
+    def group(self, axis: str, seed: int | str) -> str:
+        """Folder of an axis and seed."""
+        return f"{self.root}/{axis}/seed~{seed}"
+
+    def data(self, axis: str, seed: int | str, name: str) -> str:
+        """A data file: pretrain-id, pretrain-ood, sft, grpo, test (parquet) or summary (JSON)."""
+        return f"{self.group(axis, seed)}/data/{name}{'.json' if name == 'summary' else '.parquet'}"
+
+    def cell(self, axis: str, seed: int | str, ratio: str) -> str:
+        """Folder of a cell: an axis, a seed and an OOD ratio."""
+        return f"{self.group(axis, seed)}/ood~{ratio}"
+
+    def stage(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
+        """Model folder of a training stage."""
+        return f"{self.cell(axis, seed, ratio)}/{stage}"
+
+    def checkpoint(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
+        """State of an unfinished stage: outside of every declared output, so that a killed job finds it again."""
+        return f"{self.root}/checkpoints/{axis}/seed~{seed}/ood~{ratio}/{stage}"
+
+    def evaluation(self, axis: str, seed: int | str, ratio: str) -> str:
+        """Exact evaluation of all stages of a cell."""
+        return f"{self.cell(axis, seed, ratio)}/evaluation.parquet"
+
+    def theory(
+        self, axis: str, seed: int | str, ratio: str, method: str, beta: str, trace: bool = False
+    ) -> str:
+        """Masses before and after RL to convergence by a method at a KL weight, or the course of that run."""
+        return f"{self.cell(axis, seed, ratio)}/theory/{method}~{beta}{'~trace' if trace else ''}.parquet"
+
+    def sampling(self, axis: str, seed: int | str, ratio: str) -> str:
+        """Sampled successes beside exact masses, of the cell's SFT model."""
+        return f"{self.cell(axis, seed, ratio)}/theory/sampling.parquet"
+
+    def table(self, name: str, suffix: str) -> str:
+        """A run-level table, suffix `csv` or `parquet`."""
+        return f"{self.root}/tables/{name}.{suffix}"
+
+    def figure(self, name: str, suffix: str) -> str:
+        """A figure, suffix `png` or `pdf`."""
+        return f"{self.root}/figures/{name}.{suffix}"
+
+    @property
+    def report(self) -> str:
+        """The report of the run, one HTML page."""
+        return f"{self.root}/report.html"
+
+    def log(self, *parts: str) -> str:
+        """Log file of a rule."""
+        return f"{self.root}/logs/{'/'.join(parts)}.log"

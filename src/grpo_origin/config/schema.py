@@ -1,0 +1,334 @@
+"""Settings of a run: axes, the sections of the stages, and how results are judged and jobs run.
+
+Every number of the study lives in a YAML file and passes through these models; the rest of the
+package receives plain, validated objects. RL methods are checked by `rl.method`, string spaces by
+`data.strings`, since this room imports neither.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from grpo_origin.config.fields import (
+    NAME,
+    NAME_LENGTH,
+    Betas,
+    Count,
+    Number,
+    Rate,
+    Ratio,
+    Ratios,
+    Section,
+    Seeds,
+    Whole,
+    distinct_ratios,
+)
+from grpo_origin.config.notation import SPLITS, Split, Splits, Tasks, TaskSpec, ood_count
+from grpo_origin.config.stages import (
+    EvaluationSettings,
+    ModelSettings,
+    NumericsSettings,
+    PretrainSettings,
+    RLSettings,
+    SFTSettings,
+    WorldSettings,
+)
+
+
+class AxisSettings(Section):
+    """One axis of generalisation: which tasks are in distribution (ID) and which out of distribution (OOD)."""
+
+    id: Tasks = Field(description="ID tasks: pretraining, SFT, GRPO on ID prompts, ID test.")
+    ood: Tasks = Field(
+        description="OOD tasks: the OOD share of pretraining, GRPO on OOD prompts, OOD test."
+    )
+    ratios: Ratios | None = Field(
+        None, description="OOD ratios of this axis; the run's list when left out."
+    )
+    theory: Annotated[tuple[Ratio, ...], AfterValidator(distinct_ratios)] = Field(
+        (),
+        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; those the axis lacks are left out.",
+    )
+    mixed: tuple[Count, ...] = Field(
+        (),
+        description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their twin of the other alphabet.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> AxisSettings:
+        for task in self.ood:
+            if task in self.id:
+                raise ValueError(
+                    f"task '{task}' is listed under both id and ood: it must be one of them"
+                )
+        if len(set(self.mixed)) < len(self.mixed):
+            raise ValueError("mixed names a number of positions twice")
+        for task in self.id:
+            if self.mixed and max(self.mixed) > task.length:
+                raise ValueError(
+                    f"mixed: {max(self.mixed)} positions can't be replaced in task '{task}'"
+                )
+        return self
+
+    def tasks(self, split: str) -> tuple[TaskSpec, ...]:
+        """The tasks of split `id` or `ood`; the mixed splits use the ID tasks."""
+        return self.ood if split == "ood" else self.id
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the test splits: id, ood, mixed-1, ..."""
+        return ("id", "ood", *(f"mixed-{k}" for k in self.mixed))
+
+
+class TheorySettings(Section):
+    """RL with a KL term to convergence on a fixed pool of prompts, against theory (target `theory`), and sampling as a check."""
+
+    betas: Betas = Field(
+        ("0.3", "1", "3"), description="Weights of the KL term; text as written names the files."
+    )
+    trained_on: Split = Field("ood", description="Split of the prompts, pool and held-out.")
+    seeds: Count = Field(1, description="Run for the first so many seeds.")
+    pool: Count = Field(
+        16,
+        description="Prompts trained on, at evenly spaced ranks of starting mass; each step uses all of them.",
+    )
+    steps: Count = Field(100, description="Optimiser steps.")
+    group_size: Whole = Field(
+        16, ge=2, le=10**6, description="Completions sampled for each prompt at a step."
+    )
+    learning_rate: Rate = Field(
+        1e-4, description="Peak learning rate; a larger one overshoots at small KL weights."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="Learning-rate schedule."
+    )
+    trace_every: Count = Field(10, description="Steps between exact evaluations while training.")
+    sampled_prompts: Count = Field(
+        32, description="Sampling check: test prompts of each of ID and OOD."
+    )
+    samples: Count = Field(256, description="Sampling check: completions drawn for a prompt.")
+
+
+class ClaimsSettings(Section):
+    """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
+
+    significance: Number = Field(
+        0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance."
+    )
+    negligible: Number = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
+    zero_mass: Number = Field(
+        1e-4,
+        gt=0,
+        lt=1,
+        description="A starting mass below this is about zero: 128 samples miss 99 % of the time.",
+    )
+    partial: tuple[Rate, Rate] = Field(
+        (0.1, 0.9), description="From and to this starting mass a prompt is partly right."
+    )
+    saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
+    broken: Rate = Field(
+        0.5, description="Foreign tokens break a prompt if they take more than this mass from it."
+    )
+    band_prompts: Count = Field(
+        20,
+        description="A seed counts in a band or bin of starting mass if it has this many prompts there.",
+    )
+    bound_tolerance: Number = Field(
+        0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it."
+    )
+    bound_exceptions: Rate = Field(
+        0.05, description="The mass bound holds if fewer than this share of prompts end above it."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ClaimsSettings:
+        if not self.zero_mass < self.partial[0] < self.partial[1] <= self.saturated:
+            raise ValueError(
+                "partial: zero_mass, both ends of partial, and saturated must be in rising order"
+            )
+        return self
+
+
+class RuntimeSettings(Section):
+    """How jobs run. Nothing here changes a result, so nothing here makes a stage run again."""
+
+    prefork: bool = Field(
+        True,
+        description="Fork local jobs from one process with the imports done (Linux); off, each job imports by itself.",
+    )
+    threads: Whole = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="CPU threads a training job; several one-thread jobs beat one wide job.",
+    )
+    checkpoint_seconds: Number = Field(
+        300.0,
+        ge=0,
+        le=10**7,
+        description="Seconds between checkpoints of a training stage; 0: at every step.",
+    )
+    scratch: str | None = Field(
+        None,
+        description="Node-local folder for temporary files, environment variables allowed (`$SLURM_TMPDIR`); TMPDIR when left out.",
+    )
+    lease_seconds: Number = Field(
+        120.0,
+        ge=5,
+        le=10**6,
+        description="Seconds without a sign of life after which another job takes a training stage over.",
+    )
+    lease_wait_seconds: Number = Field(
+        1800.0,
+        ge=0,
+        le=10**7,
+        description="Seconds a job waits for another, living one to hand a training stage over.",
+    )
+
+
+class StageResources(Section):
+    """What a job of this kind asks a cluster for; ignored by a local run."""
+
+    gpus: Whole = Field(0, ge=0, le=1, description="GPUs: a job uses one at most.")
+    mem_mb: Whole = Field(
+        2000,
+        ge=1,
+        le=10**8,
+        description="Memory in MiB at the first attempt; attempt n asks for n times as much.",
+    )
+    minutes: Whole = Field(
+        60,
+        ge=1,
+        le=10**6,
+        description="Time limit in minutes at the first attempt; attempt n asks for n times as much.",
+    )
+
+
+class ResourceSettings(Section):
+    """What jobs ask a cluster for; never a reason for a stage to run again."""
+
+    data: StageResources = Field(
+        StageResources(minutes=20), description="Pretraining pools and the summary of the data."
+    )
+    prompts: StageResources = Field(
+        StageResources(mem_mb=1000, minutes=10),
+        description="SFT samples, GRPO prompts, test prompts.",
+    )
+    pretrain: StageResources = Field(StageResources(), description="Pretraining.")
+    sft: StageResources = Field(StageResources(minutes=20), description="SFT.")
+    rl: StageResources = Field(StageResources(), description="RL.")
+    evaluate: StageResources = Field(StageResources(minutes=20), description="Evaluation.")
+    theory: StageResources = Field(
+        StageResources(minutes=60), description="RL to convergence, and sampling as a check."
+    )
+    figures: StageResources = Field(
+        StageResources(minutes=20), description="Tables, figures and report."
+    )
+
+
+def _method_entries(entries: Any) -> Any:
+    """The `methods` list, each entry a name or `{name: {setting: value}}`, as settings by name.
+
+    Raises ValueError if an entry is neither or a name comes twice; `rl.method` checks the settings.
+    """
+    if isinstance(entries, dict):  # as dumped
+        return entries
+    if not isinstance(entries, (list, tuple)) or not entries:
+        raise ValueError("write a list of method names, such as [grpo, dapo]")
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        named = {entry: {}} if isinstance(entry, str) else entry
+        if not isinstance(named, dict) or len(named) != 1:
+            raise ValueError(f"{entry!r} is not a method: write a name, or {{name: {{...}}}}")
+        ((name, settings),) = named.items()
+        if not isinstance(settings := settings or {}, dict):
+            raise ValueError(f"{entry!r} is not a method: write a name, or {{name: {{...}}}}")
+        if name in found:
+            raise ValueError(f"method {name} is listed twice: name each once")
+        found[name] = settings
+    return found
+
+
+class Settings(Section):
+    """A run of the study."""
+
+    run: str = Field(
+        max_length=NAME_LENGTH,
+        pattern=f"^{NAME}$",
+        description=f"Name of the run, at most {NAME_LENGTH} characters: results go to results/{{run}}.",
+    )
+    seeds: Seeds = Field(description="Seeds: each is a world, its data and its models.")
+    ratios: Ratios = Field(
+        description="OOD ratios of pretraining, for axes without a list of their own."
+    )
+    axes: dict[Annotated[str, Field(max_length=NAME_LENGTH, pattern=f"^{NAME}$")], AxisSettings] = (
+        Field(min_length=1, description="Axes by name; set one to null to leave it out.")
+    )
+    world: WorldSettings = Field(WorldSettings(), description="Graph and split.")
+    model: ModelSettings = Field(ModelSettings(), description="Architecture.")
+    pretrain: PretrainSettings = Field(PretrainSettings(), description="Pretraining.")
+    sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
+    rl: RLSettings = Field(RLSettings(), description="RL.")
+    methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(_method_entries)] = Field(
+        ("grpo",),
+        validate_default=True,
+        description="RL methods, each a name or `{name: {setting: value}}`; see docs/methods.md.",
+    )
+    trained_on: Splits = Field(
+        SPLITS, description="Prompts that RL trains on: a stage for each method and split."
+    )
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
+    theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
+    claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
+    numerics: NumericsSettings = Field(NumericsSettings(), description="Arithmetic of training.")
+    runtime: RuntimeSettings = Field(RuntimeSettings(), description="Threads, checkpoints, leases.")
+    resources: ResourceSettings = Field(
+        ResourceSettings(), description="What jobs ask a cluster for."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        for name, axis in self.axes.items():
+            for ratio in self.axis_ratios(name):
+                if Decimal(ratio) > Decimal(self.pretrain.ood_pool):
+                    raise ValueError(
+                        f"axes.{name}.ratios: {ratio} is larger than pretrain.ood_pool ({self.pretrain.ood_pool})"
+                    )
+                if Decimal(ratio) > 0 and not ood_count(ratio, self.pretrain.samples):
+                    raise ValueError(
+                        f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to none: use 0 or a larger ratio"
+                    )
+            tasks = max(len(axis.id), len(axis.ood))
+            if self.evaluation.prompts < tasks:
+                raise ValueError(
+                    f"evaluation.prompts: {self.evaluation.prompts} can't cover the {tasks} tasks "
+                    f"of axes.{name}"
+                )
+            for task in (*axis.id, *axis.ood):
+                tokens = task.prompt_tokens + task.completion_tokens
+                if tokens > self.model.context:
+                    raise ValueError(
+                        f"axes.{name}: task '{task}' needs {tokens} tokens, "
+                        f"more than model.context ({self.model.context})"
+                    )
+        return self
+
+    @property
+    def main_method(self) -> str:
+        """The method that figures of one method show: plain GRPO, or the first if it is not there."""
+        return "grpo" if "grpo" in self.methods else next(iter(self.methods))
+
+    def axis_ratios(self, axis: str) -> tuple[str, ...]:
+        """OOD ratios of an axis: its own list, else the run's."""
+        return self.axes[axis].ratios or self.ratios
+
+    def theory_ratios(self, axis: str) -> tuple[str, ...]:
+        """Ratios of an axis at which RL is run to convergence: those it names that it has."""
+        return tuple(ratio for ratio in self.axes[axis].theory if ratio in self.axis_ratios(axis))
+
+    def sampled_ratio(self, axis: str) -> str:
+        """Ratio at which sampling is checked: the second largest, where masses are neither 0 nor 1."""
+        return sorted(self.axis_ratios(axis), key=Decimal)[-2:][0]

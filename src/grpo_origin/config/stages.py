@@ -1,0 +1,189 @@
+"""Settings of the stages: world, model, pretraining, SFT, RL, evaluation, one section each.
+
+A section's values are a stage's params: what a stage gets counts, not this source.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from grpo_origin.config.fields import MAX_BETA, Count, Number, Rate, Ratio, Section, Whole
+
+
+class WorldSettings(Section):
+    """The graph and the train/test split."""
+
+    nodes: Whole = Field(
+        26,
+        ge=2,
+        le=10_000,
+        description="Nodes of the single-cycle graph; also letters per alphabet.",
+    )
+    test_fraction: Number = Field(
+        0.1, gt=0, lt=1, description="Share of start strings that belong to test, by stable hash."
+    )
+
+
+class ModelSettings(Section):
+    """A Llama decoder: RoPE, RMSNorm, SwiGLU."""
+
+    layers: Whole = Field(4, ge=1, le=1000, description="Decoder layers (paper: 4).")
+    width: Whole = Field(64, ge=1, le=65_536, description="Hidden size (assumption).")
+    heads: Whole = Field(4, ge=1, le=65_536, description="Attention heads (assumption).")
+    feed_forward: Whole = Field(
+        172, ge=1, le=10**6, description="Inner size of the SwiGLU block (assumption)."
+    )
+    context: Whole = Field(64, ge=1, le=65_536, description="Longest sequence in tokens.")
+    rope_theta: Number = Field(
+        10_000.0, gt=0, le=1e12, description="Base of the rotary embedding (assumption)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
+        if (self.width // self.heads) % 2:
+            raise ValueError(
+                f"heads: head size {self.width // self.heads} is odd, but RoPE needs an even one"
+            )
+        return self
+
+
+class OptimiserSettings(Section):
+    """AdamW, linear warm-up, then cosine decay; shared by pretraining and SFT."""
+
+    samples: Count = Field(description="Training samples.")
+    batch_size: Count = Field(description="Samples a step.")
+    learning_rate: Rate = Field(description="Peak learning rate (assumption).")
+    warmup: Number = Field(
+        0.05, ge=0, lt=1, description="Share of the steps that warm up (assumption)."
+    )
+    final_rate: Number = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Learning rate at the end, as a share of the peak (assumption).",
+    )
+    weight_decay: Number = Field(0.1, ge=0, le=1000, description="AdamW weight decay (assumption).")
+    beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
+    beta2: Number = Field(0.95, ge=0, lt=1, description="AdamW beta 2 (assumption).")
+    max_grad_norm: Number = Field(
+        1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimiserSettings:
+        if self.batch_size > self.samples:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is larger than samples ({self.samples})"
+            )
+        return self
+
+
+class PretrainSettings(OptimiserSettings):
+    """Pretraining from scratch: next-token loss on every token, one pass over fresh samples."""
+
+    samples: Whole = Field(
+        32_000, ge=1, le=10**11, description="Samples N, the same for every ratio (paper: 67M)."
+    )
+    batch_size: Count = Field(64, description="Samples a step (assumption).")
+    learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
+    ood_pool: Ratio = Field(
+        "1", description="OOD samples generated, as a share of N: no ratio can be larger."
+    )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the one pass; the last batch may be smaller."""
+        return -(-self.samples // self.batch_size)
+
+
+class SFTSettings(OptimiserSettings):
+    """Supervised fine-tuning on ID samples: loss on the completion only."""
+
+    samples: Count = Field(2048, description="ID samples (paper: 2K).")
+    batch_size: Count = Field(64, description="Samples a step (assumption).")
+    learning_rate: Rate = Field(1e-4, description="Peak learning rate (assumption).")
+    epochs: Count = Field(2, description="Passes over the samples (assumption).")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps; the last batch of an epoch may be smaller."""
+        return self.epochs * -(-self.samples // self.batch_size)
+
+
+class RLSettings(Section):
+    """RL from the SFT model with binary exact-match reward on the whole completion.
+
+    The settings are those of GRPO (arXiv 2402.03300); a method may set some otherwise.
+    """
+
+    steps: Count = Field(60, description="Optimiser steps (paper: about 60).")
+    prompts_per_step: Count = Field(
+        16, description="Prompts a step; steps x prompts_per_step prompts in all (paper: 1K)."
+    )
+    group_size: Whole = Field(
+        8, ge=2, le=10**6, description="Completions sampled for each prompt (assumption)."
+    )
+    learning_rate: Rate = Field(2e-4, description="Peak learning rate (assumption).")
+    warmup: Number = Field(
+        0.0, ge=0, lt=1, description="Share of the steps that warm up (assumption)."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning-rate schedule (assumption)."
+    )
+    beta: Number = Field(
+        0.001,
+        ge=0,
+        le=MAX_BETA,
+        description="Weight of the KL term against the SFT model (assumption).",
+    )
+    epsilon: Number = Field(
+        0.2, gt=0, lt=1, description="Clip range of the probability ratio (assumption)."
+    )
+    temperature: Number = Field(
+        1.0, gt=0, le=1e6, description="Sampling temperature of the rollouts."
+    )
+    iterations: Count = Field(
+        1, description="Optimiser steps on each batch of rollouts (assumption)."
+    )
+    max_grad_norm: Number = Field(
+        1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption)."
+    )
+
+    @property
+    def prompts(self) -> int:
+        """Distinct prompts a run trains on: one pass."""
+        return -(-self.steps // self.iterations) * self.prompts_per_step
+
+
+class EvaluationSettings(Section):
+    """Exact evaluation of every stage on the test prompts."""
+
+    prompts: Count = Field(512, description="Test prompts a split, balanced over its tasks.")
+    batch_size: Count = Field(512, description="Prompts a forward pass.")
+
+
+class NumericsSettings(Section):
+    """Arithmetic of training: it changes weights and masses, so it is part of what a stage is.
+
+    Evaluation is always float32 without TF32.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` takes CUDA when the job was given a GPU."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of the training passes (weights stay float32)."
+    )
+    tf32: bool = Field(
+        False, description="Multiply float32 matrices in TF32 on GPUs that can (training only)."
+    )
+    compile: bool = Field(
+        False, description="Compile the model with torch.compile (pretraining only)."
+    )
+    deterministic: bool = Field(
+        False, description="Deterministic algorithms only, slower: the same bits twice on a GPU."
+    )

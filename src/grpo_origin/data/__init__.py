@@ -1,0 +1,1 @@
+"""What models see: pools, prompt sets, and a summary that checks them."""

@@ -1,0 +1,1 @@
+"""Running safely: whole files, provenance, checkpoints, leases, forked jobs; knows no science."""

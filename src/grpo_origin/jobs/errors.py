@@ -1,0 +1,27 @@
+"""Files that are whole or absent: atomic writes, guarded reads, provenance, fingerprints of code.
+
+Knows nothing of what is stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+class ArtefactError(RuntimeError):
+    """A file of a run that can't be used; its message is one line that names it and says what to do."""
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}; delete it and run again to make it anew")
+
+
+class Interrupted(RuntimeError):
+    """A training job was asked to stop and has saved its state; the same command resumes it."""
+
+
+class DeviceError(RuntimeError):
+    """The device asked for is not there."""

@@ -1,0 +1,1 @@
+"""RL with verifiable rewards: TRL's trainers with hooks, one method a file."""

@@ -1,0 +1,229 @@
+"""KL-regularised RL to convergence on a small fixed pool of prompts, two ways, to hold against `theory`.
+
+`rloo` is TRL's RLOOTrainer: the sequence log-ratio, times beta, is subtracted from the reward, and the advantage is reward
+minus the mean of the others in the group, neither scaled nor clipped. Its expected gradient is that of E[R] - beta KL, the
+objective of the law. At the optimum R - beta ln(pi/q) is the same for every completion, so advantages and with them the
+gradient noise vanish there. `grpo` is TRL's GRPOTrainer as this study uses it: advantages over the group's standard
+deviation and a per-token KL term in the loss. Both see the whole pool at every step, take one optimiser step on each batch
+of rollouts (so ratios are 1 and ratio clipping does nothing) and don't clip gradients. Knows nothing of the workflow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from grpo_origin.config.schema import RuntimeSettings, TheorySettings
+from grpo_origin.config.stages import EvaluationSettings, NumericsSettings, RLSettings
+from grpo_origin.data.prompt_sets import read_prompts
+from grpo_origin.data.source import Sequences
+from grpo_origin.evaluation.law import grpo_mass, optimal_mass, optimal_objective
+from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
+from grpo_origin.jobs.files import write_table
+from grpo_origin.rl.method import find
+from grpo_origin.rl.trainer import (
+    ExactMatch,
+    TokenGRPOTrainer,
+    TokenRLOOTrainer,
+    scratch,
+    trainer_config,
+)
+from grpo_origin.tasks.tokenizer import build_tokenizer
+from grpo_origin.tasks.world import World
+from grpo_origin.training.loop import Progress
+from grpo_origin.training.model import choose_device, load_model
+
+
+def spread(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of `count` of the values at evenly spaced ranks, in rising order of position."""
+    count = min(count, len(values))
+    ranks = ((np.arange(count) + 0.5) * len(values) / count).astype(int)
+    return np.sort(np.argsort(values, kind="stable")[ranks])
+
+
+class Trace(TrainerCallback):
+    """Exact mean mass as training goes, every few steps, and for rloo the sampled objective, averaged over these steps.
+
+    The gap of the objective to its optimum is beta KL(pi || pi*), so it tells convergence without looking at the mass. TRL's
+    GRPO logs another estimate of the KL, e^-l - 1 + l of the log-ratio l, which is too small on samples of a policy that has
+    moved far: it hardly ever draws the completions that carry the sum.
+    """
+
+    def __init__(
+        self,
+        pools: dict[str, Sequences],
+        before: dict[str, np.ndarray],
+        beta: float,
+        every: int,
+        batch_size: int,
+        exact_kl: bool,
+    ) -> None:
+        self.pools, self.beta, self.every, self.batch_size = pools, beta, every, batch_size
+        self.exact_kl = exact_kl
+        self.law = {name: optimal_mass(np.exp(log_mass), beta) for name, log_mass in before.items()}
+        self.optimum = float(optimal_objective(np.exp(before["train"]), beta).mean())
+        self.rows: list[dict[str, float]] = []
+        self.recent: list[float] = []
+        self.progress: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.progress = Progress(state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        if "reward" not in logs:
+            return
+        # `kl` is a mean over tokens; times the mean length it is the mean log-ratio of a sequence.
+        kl = logs["kl"] * logs["completions/mean_length"] if self.exact_kl else np.nan
+        self.recent.append(logs["reward"] - self.beta * kl)
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        row = {
+            "step": state.global_step,
+            "objective": float(np.mean(self.recent)),
+            "optimal_objective": self.optimum,
+        }
+        for name, rows in self.pools.items():
+            mass = np.exp(exact_mass(model, rows, self.batch_size, model.device)[0])
+            row |= {
+                f"{name}_mass": float(mass.mean()),
+                f"{name}_distance": float(np.abs(mass - self.law[name]).mean()),
+            }
+        model.train()  # TRL takes the mode of the model for its own
+        self.rows.append(row)
+        self.recent.clear()
+        self.progress.step(
+            state.global_step,
+            objective=row["objective"],
+            mass=row["train_mass"],
+            distance=row["train_distance"],
+        )
+
+
+def converge(
+    source: str | Path,
+    prompts: str | Path,
+    test: str | Path,
+    output: str | Path,
+    trace: str | Path,
+    *,
+    method: str,
+    beta: str,
+    axis: str,
+    ratio: str,
+    world: World,
+    theory: TheorySettings,
+    evaluation: EvaluationSettings,
+    numerics: NumericsSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Train the model folder `source` by `method` (rloo or grpo) and write exact masses before and after, one row a prompt.
+
+    The pool holds prompts of the GRPO file at evenly spaced ranks of starting mass; the test prompts of the same split are
+    the held-out ones. `trace` gets the course of the run. Nothing is kept of a killed run: it takes a minute.
+    """
+    device, weight = choose_device(numerics, runtime.threads), float(beta)
+    model = load_model(source)
+    candidates = read_prompts(prompts, theory.trained_on)
+    chosen = spread(
+        exact_mass(model, Sequences(candidates), evaluation.batch_size, device)[0], theory.pool
+    )
+    tables = {"train": candidates.take(chosen), "heldout": read_prompts(test, theory.trained_on)}
+    pools = {name: Sequences(table) for name, table in tables.items()}
+    gold = {
+        name: gold_log_probs(model, rows, evaluation.batch_size, device)
+        for name, rows in pools.items()
+    }
+    before = {name: np.array([row.sum() for row in rows]) for name, rows in gold.items()}
+
+    settings = RLSettings(
+        steps=theory.steps,
+        prompts_per_step=len(chosen),
+        group_size=theory.group_size,
+        learning_rate=theory.learning_rate,
+        schedule=theory.schedule,
+        beta=weight,
+        max_grad_norm=1e9,
+    )
+    table = tables["train"]
+    dataset = Dataset.from_dict(
+        {name: table[column].to_pylist() * theory.steps for name, column in COLUMNS.items()}
+    )
+    course = Trace(
+        pools, before, weight, theory.trace_every, evaluation.batch_size, exact_kl=method == "rloo"
+    )
+    with scratch(runtime) as folder:
+        longest = max(map(len, table["completion_ids"].to_pylist()))
+        config = trainer_config(
+            find(method)(), settings, numerics, device, longest, world.seed, folder
+        )
+        trainer = {"rloo": TokenRLOOTrainer, "grpo": TokenGRPOTrainer}[method](
+            model=model,
+            reward_funcs=ExactMatch(world),
+            args=config,
+            train_dataset=dataset,
+            processing_class=build_tokenizer(world),
+            callbacks=[course],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+    cell = {"method": method, "beta": weight, "axis": axis, "seed": world.seed, "ood_ratio": ratio}
+    parts = []
+    for name, rows in pools.items():
+        columns = {
+            key: pa.array([value] * rows.size) for key, value in (cell | {"pool": name}).items()
+        }
+        columns |= {
+            "prompt_index": tables[name]["prompt_index"],
+            "task": tables[name]["task"].cast(pa.string()),
+        }
+        columns["log_mass_before"] = pa.array(before[name])
+        columns["log_mass_after"] = pa.array(
+            exact_mass(model, rows, evaluation.batch_size, device)[0]
+        )
+        columns["log_mass_fixed_point"] = pa.array(
+            _log_fixed_point(method, gold[name], weight, theory.group_size)
+        )
+        parts.append(pa.table(columns))
+    write_table(trace, pa.Table.from_pylist([cell | row for row in course.rows]))
+    write_table(output, pa.concat_tables(parts))
+
+
+COLUMNS = {"prompt": "prompt_ids", "question": "prompt_ids", "task": "task"}
+
+
+def _log_fixed_point(
+    method: str, gold: list[np.ndarray], beta: float, group_size: int
+) -> np.ndarray:
+    """Log mass (prompts,) at which the method comes to rest if every prefix is free: the law for rloo, else GRPO's own."""
+    mass = np.empty(len(gold))
+    lengths = np.array([len(row) for row in gold])
+    for length in np.unique(lengths):
+        rows = np.stack([gold[i] for i in np.flatnonzero(lengths == length)])
+        q = np.exp(rows.sum(1))
+        mass[lengths == length] = (
+            optimal_mass(q, beta) if method == "rloo" else grpo_mass(rows, beta, group_size)
+        )
+    with np.errstate(divide="ignore"):
+        return np.log(mass)

@@ -1,0 +1,262 @@
+"""What an RL method is: settings, and hooks into one step of TRL's trainer. Each file of `methods` holds one.
+
+The base class is plain GRPO; a method overrides the hooks in which it differs, and every hook starts from what TRL computed.
+Knows nothing of the workflow, and imports neither torch nor TRL, so that settings are checked without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from grpo_origin.config.fields import ConfigError, Count, Section
+from grpo_origin.config.load import one_line
+from grpo_origin.config.notation import TaskSpec
+from grpo_origin.config.stages import RLSettings
+from grpo_origin.rl import methods
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+
+    from grpo_origin.config.schema import Settings
+    from grpo_origin.rl.trainer import MethodHooks
+
+
+@dataclass
+class Rollout:
+    """Completions of one step: B = prompts x group size, a prompt's completions in consecutive rows, T tokens at most."""
+
+    inputs: list[dict[str, Any]]
+    """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`."""
+    completions: list[list[int]]
+    """Token lists (B), `<eos>` included where it was sampled."""
+    rewards: Tensor
+    """Exact match, 0 or 1 (B,)."""
+    batch: dict[str, Any]
+    """What TRL trains on: `completion_ids`, `completion_mask` (B, T), `advantages` (B,), `prompt_ids`, ..., and
+    `old_per_token_logps`, `ref_per_token_logps` (B, T) where iterations > 1 and beta > 0 ask for them."""
+    trainer: MethodHooks
+    """The trainer: `model`, `num_generations`, and `memory`, a JSON-able dict that checkpoints keep."""
+
+    @property
+    def group_size(self) -> int:
+        """Completions of a prompt."""
+        return self.trainer.num_generations
+
+    def groups(self, values: Tensor) -> Tensor:
+        """Values (B,) as (prompts, group size)."""
+        return values.view(-1, self.group_size)
+
+    def relative(self, rewards: Tensor, scaled: bool = True) -> Tensor:
+        """Rewards (B,) less their group's mean and, if `scaled`, over its standard deviation, as TRL does it."""
+        grouped = self.groups(rewards)
+        centred = grouped - grouped.mean(1, keepdim=True)
+        return (centred / (grouped.std(1, keepdim=True) + 1e-4) if scaled else centred).flatten()
+
+    @property
+    def right_only(self) -> Tensor:
+        """Advantages (B,) of plain likelihood of the right completions: 1 for these, over their share of the batch, and 0 for others."""
+        return self.rewards / self.rewards.mean().clamp(min=1 / len(self.rewards))
+
+    @property
+    def mixed(self) -> Tensor:
+        """Which rows belong to a group with both right and wrong completions (B,), bool."""
+        mean = self.groups(self.rewards).mean(1, keepdim=True)
+        return ((mean > 0) & (mean < 1)).expand(-1, self.group_size).flatten()
+
+    def replaced(self, rows: Mapping[int, int], other: Rollout) -> Rollout:
+        """This rollout with some rows (own row -> row of `other`) from another one of as many rows."""
+        import torch
+
+        size = len(self.inputs)
+        order = [size + rows[i] if i in rows else i for i in range(size)]
+        batch = {}
+        for name, own in self.batch.items():
+            theirs = other.batch[name]
+            if own.dim() == 2:
+                left = name.startswith(
+                    "prompt"
+                )  # prompts are padded on the left, completions on the right
+                width = max(own.shape[1], theirs.shape[1])
+                own, theirs = (
+                    torch.nn.functional.pad(
+                        x, (left * (width - x.shape[1]), (not left) * (width - x.shape[1]))
+                    )
+                    for x in (own, theirs)
+                )
+            batch[name] = torch.cat([own, theirs])[order] if own.dim() else own
+        batch["num_items_in_batch"] = batch["completion_mask"].sum()
+        inputs, completions = self.inputs + other.inputs, self.completions + other.completions
+        rewards = torch.cat([self.rewards, other.rewards])[order]
+        return Rollout(
+            [inputs[i] for i in order],
+            [completions[i] for i in order],
+            rewards,
+            batch,
+            self.trainer,
+        )
+
+    @cached_property
+    def steps(self) -> list[list[bool]]:
+        """Which steps of each completion are right: one a block `<think> state` or `<answer> state <eos>`, in its place."""
+        found = []
+        for row, completion in zip(self.inputs, self.completions, strict=True):
+            spec, gold = TaskSpec.model_validate(row["task"]), row["gold"]
+            width, last = 1 + spec.length, len(spec.operations) - 1
+            ends = [
+                (i + 1) * width if i < last else max(len(gold), len(completion))
+                for i in range(last + 1)
+            ]
+            found.append(
+                [completion[i * width : end] == gold[i * width : end] for i, end in enumerate(ends)]
+            )
+        return found
+
+
+class Method(Section):
+    """An RL method: plain GRPO but for the hooks that a subclass overrides."""
+
+    iterations: Count | None = Field(
+        None,
+        description="Optimiser steps on each batch of rollouts; `grpo.iterations` when left out.",
+    )
+    beta: float | None = Field(
+        None, ge=0, description="Weight of the KL term; `grpo.beta` when left out."
+    )
+
+    trainer: ClassVar[Literal["GRPOTrainer", "RLOOTrainer"]] = "GRPOTrainer"
+
+    def settings(self, rl: RLSettings, **changes: Any) -> RLSettings:
+        """The GRPO section with what this method sets otherwise; raises ValidationError if that can't be."""
+        changes |= {
+            key: value
+            for key in ("iterations", "beta")
+            if (value := getattr(self, key)) is not None
+        }
+        return RLSettings.model_validate(rl.model_dump() | changes)
+
+    @property
+    def objective_is_grpos(self) -> bool:
+        """Whether the expected exact match less the KL term is what it optimises: no hook changes what is rewarded."""
+        return all(
+            getattr(type(self), hook) is getattr(Method, hook)
+            for hook in ("rollout", "rewards", "advantages")
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of TRL's GRPOConfig (or RLOOConfig) that differ from plain GRPO's."""
+        return {}
+
+    def count(self, rl: RLSettings) -> int:
+        """Distinct prompts that a run trains on: one pass."""
+        return self.settings(rl).prompts
+
+    def tokens(self, prompt: int, completion: int) -> int:
+        """Longest sequence in training, from the lengths of a task's prompt and completion."""
+        return prompt + completion
+
+    def prompts(
+        self, own: pa.Table, other: pa.Table, count: int, draws: np.random.Generator
+    ) -> pa.Table:
+        """The prompts in the order of training, from the prompt sets of the stage's split and of the other one; `count` are used."""
+        return own
+
+    def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
+        """Completions of these prompts (B rows, each prompt repeated for its group)."""
+        return trainer.sample(inputs)
+
+    def rewards(self, rollout: Rollout) -> Tensor:
+        """Rewards (B,) that advantages are made of; the log shows exact matches whatever these are."""
+        return rollout.rewards
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Advantages, (B,) or (B, T): TRL's own, unless the rewards are changed; those are made relative as GRPO does it.
+
+        Raises TypeError if TRL would do something else with rewards: RLOO, whose KL term is part of them, or scaling by the batch.
+        """
+        rewards = self.rewards(rollout)
+        if rewards is rollout.rewards:
+            return rollout.batch["advantages"]
+        scale = self.arguments().get("scale_rewards", "group")
+        scale = {True: "group", False: "none"}.get(scale, scale)
+        if self.trainer != "GRPOTrainer" or scale not in ("group", "none"):
+            raise TypeError(
+                f"{type(self).__name__}: override `advantages` too, since its trainer does not make them as plain GRPO does"
+            )
+        return rollout.relative(rewards, scaled=scale == "group")
+
+    def log_probs(self, log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
+        """The policy's log-probabilities (B, T) that the loss is made of; `batch` as in Rollout, shuffled."""
+        return log_probs
+
+
+def names() -> list[str]:
+    """Names of all methods: the files of `methods`."""
+    return sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
+
+
+def find(name: str) -> type[Method]:
+    """The method of a name. Raises ValueError, with the names there are, for any other, and for a file without a method."""
+    if name not in names():
+        raise ValueError(f"unknown method {name!r} (known: {', '.join(names())})")
+    module = importlib.import_module(f"{methods.__name__}.{name}")
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Method)
+            and value.__module__ == module.__name__
+        ):
+            return value
+    raise ValueError(f"methods/{name}.py defines no subclass of Method")
+
+
+def load_methods(settings: Settings) -> dict[str, Method]:
+    """The methods of a run by name, their settings checked against the run's.
+
+    Raises ConfigError for an unknown method or setting, for one that can't run with the `rl`
+    section, and for one that needs longer sequences than the model's context.
+    """
+    found: dict[str, Method] = {}
+    for name, values in settings.methods.items():
+        try:
+            kind = find(name)
+        except ValueError as error:
+            raise ConfigError(f"methods: {error}") from None
+        for key in values:
+            if key not in kind.model_fields:
+                allowed = ", ".join(kind.model_fields)
+                raise ConfigError(
+                    f"methods: method {name} has no setting {key!r} (allowed: {allowed})"
+                )
+        try:
+            found[name] = kind.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"methods: method {name}: {one_line(error)}") from None
+        try:
+            found[name].settings(settings.rl)
+        except ValidationError as error:
+            raise ConfigError(
+                f"methods: {name} can't run with this rl section: {one_line(error)}"
+            ) from None
+        for axis, tasks in settings.axes.items():
+            for task in (*tasks.id, *tasks.ood):
+                tokens = found[name].tokens(task.prompt_tokens, task.completion_tokens)
+                if tokens > settings.model.context:
+                    raise ConfigError(
+                        f"axes.{axis}: task '{task}' needs {tokens} tokens under {name}, "
+                        f"more than model.context ({settings.model.context})"
+                    )
+    return found
+
+
+def prompts_needed(settings: Settings, methods: Mapping[str, Method]) -> int:
+    """Distinct prompts a split that the RL methods of a run need at most."""
+    return max(settings.rl.prompts, *(method.count(settings.rl) for method in methods.values()))

@@ -1,0 +1,1 @@
+"""What is asked and what is right: worlds, tasks, the split by hash, tokens."""

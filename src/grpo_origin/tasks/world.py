@@ -1,0 +1,49 @@
+"""Worlds and tasks: the one definition of what is asked and what is right.
+
+Strings are arrays of *elements*: element `a * nodes + i` is node i written in alphabet a (A = 0, B = 1). All functions
+work on whole arrays, shape (samples, length). This module knows neither token ids nor files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from grpo_origin.config.notation import ALPHABETS
+
+
+def generator(seed: int, *purpose: str) -> np.random.Generator:
+    """A random generator that depends on the seed and on what it is for, on nothing else."""
+    words = [word for text in purpose for word in (len(text), *text.encode())]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words])))
+
+
+@dataclass(frozen=True)
+class World:
+    """A directed graph in which every node has one successor and all nodes form a single cycle, in random order.
+
+    Both alphabets name the same graph, so alphabet B is an isomorphic copy of A.
+    """
+
+    nodes: int
+    seed: int
+
+    @cached_property
+    def successor(self) -> np.ndarray:
+        """Successor of every element, within its own alphabet, shape (2 * nodes,)."""
+        order = generator(self.seed, "world").permutation(self.nodes)
+        successor = np.empty(self.nodes, dtype=np.int16)
+        successor[order] = np.roll(order, -1)
+        return np.concatenate(
+            [successor + alphabet * self.nodes for alphabet in range(len(ALPHABETS))]
+        ).astype(np.int16)
+
+    def base(self, strings: np.ndarray) -> np.ndarray:
+        """Strings as node indices, the alphabet ignored."""
+        return strings % self.nodes
+
+    def twin(self, strings: np.ndarray) -> np.ndarray:
+        """The same nodes written in the other alphabet."""
+        return (strings + self.nodes) % (len(ALPHABETS) * self.nodes)

@@ -1,0 +1,1 @@
+"""Models from scratch: architecture, and the loop of pretraining and SFT."""

@@ -1,0 +1,278 @@
+"""Pretraining and SFT: one plain loop over token blocks, exact to resume.
+
+A plain loop rather than transformers' Trainer, because batches come as blocks of one shape (no padding is computed)
+and the state of a run is weights, optimiser moments and a step number, so a resumed run repeats an undisturbed one bit
+for bit; docs/performance.md has the measurement. Knows nothing of GRPO.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from grpo_origin.config.schema import RuntimeSettings
+from grpo_origin.config.stages import (
+    ModelSettings,
+    NumericsSettings,
+    OptimiserSettings,
+    PretrainSettings,
+    SFTSettings,
+)
+from grpo_origin.data.pools import Mixture, Pool
+from grpo_origin.data.prompt_sets import read_prompts
+from grpo_origin.data.source import Sequences
+from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
+from grpo_origin.jobs.errors import Interrupted
+from grpo_origin.jobs.files import atomic, write_table
+from grpo_origin.jobs.provenance import Provenance
+from grpo_origin.tasks.world import World, generator
+from grpo_origin.training.model import build_model, choose_device, load_model, save_model
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
+
+
+PROGRESS_SECONDS = 5.0
+
+
+class Progress:
+    """Step, rate and time left, printed now and then."""
+
+    def __init__(self, steps: int, first: int = 0) -> None:
+        self.steps, self.first, self.started = steps, first, time.monotonic()
+        self.printed = self.started
+
+    def step(self, done: int, **values: float) -> None:
+        """Report that `done` steps are done."""
+        now = time.monotonic()
+        if now - self.printed < PROGRESS_SECONDS and done < self.steps:
+            return
+        self.printed = now
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
+        print(
+            f"step {done}/{self.steps}  {rate:.2f} steps/s  {(self.steps - done) / max(rate, 1e-9):.0f} s left{shown}",
+            flush=True,
+        )
+
+
+def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
+    """Learning rate of a step (0-based): linear warm-up, then cosine decay to `final_rate` of the peak."""
+    warmup = round(settings.warmup * steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    return settings.learning_rate * (settings.final_rate + (1 - settings.final_rate) * cosine)
+
+
+def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor, first: int) -> torch.Tensor:
+    """Summed cross-entropy of tokens[:, first:] given what precedes them; logits (B, T, V), tokens (B, T)."""
+    predicted = logits[:, first - 1 : -1].flatten(0, 1).float()
+    return torch.nn.functional.cross_entropy(
+        predicted, tokens[:, first:].flatten(), reduction="sum"
+    )
+
+
+def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True
+    )
+
+
+def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for i, value in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in value.items()}
+    return tensors
+
+
+def _restore(
+    model: torch.nn.Module, optimiser: torch.optim.AdamW, tensors: dict[str, torch.Tensor]
+) -> None:
+    model.load_state_dict(
+        {
+            name.removeprefix("model."): value
+            for name, value in tensors.items()
+            if name.startswith("model.")
+        }
+    )
+    state = optimiser.state_dict()
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, i, key = name.split(".")
+            state["state"].setdefault(int(i), {})[key] = tensor
+    optimiser.load_state_dict(state)
+
+
+def train(
+    model: LlamaForCausalLM,
+    batch: Callable[[int], list[Block]],
+    steps: int,
+    settings: OptimiserSettings,
+    numerics: NumericsSettings,
+    device: torch.device,
+    checkpoint: Checkpoint,
+) -> list[dict[str, float]]:
+    """Train in place and return a log row a step (step, loss in nats a token, learning_rate, grad_norm, seconds).
+
+    `batch(step)` gives the blocks of a step; the loss is the mean over all their target tokens. Raises Interrupted
+    after saving its state if the job is told to stop.
+    """
+    model.to(device).train()
+    optimiser = _optimiser(model, settings)
+    log: list[dict[str, float]] = []
+    if (resumed := checkpoint.load()) is not None:
+        _restore(model, optimiser, resumed[0])
+        log = resumed[1]
+        print(f"resumed after step {len(log)} of {steps}", flush=True)
+    forward = torch.compile(model) if numerics.compile and device.type == "cuda" else model
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bfloat16")
+    progress = Progress(steps, len(log))
+    with stop_signals() as stopping:
+        for step in range(len(log), steps):
+            started = time.monotonic()
+            rate = learning_rate(settings, step, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            blocks = [
+                (torch.from_numpy(tokens).to(device, non_blocking=True), first)
+                for tokens, first in batch(step)
+            ]
+            targets = sum(tokens[:, first:].numel() for tokens, first in blocks)
+            total = torch.zeros((), device=device)
+            for tokens, first in blocks:
+                with autocast:
+                    logits = forward(input_ids=tokens, use_cache=False).logits
+                loss = next_token_loss(logits, tokens, first) / targets
+                loss.backward()
+                total += loss.detach()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            row = {"loss": total.item(), "learning_rate": rate, "grad_norm": norm.item()}
+            log.append({"step": step + 1, **row, "seconds": time.monotonic() - started})
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(
+                    f"loss is {row['loss']} at step {step + 1}: lower the learning rate"
+                )
+            progress.step(step + 1, loss=row["loss"])
+            if step + 1 < steps and (stopping() or checkpoint.due()):
+                checkpoint.save(_state(model, optimiser), log)
+                if stopping():
+                    raise Interrupted(
+                        f"stopped after step {step + 1} of {steps}; the state is saved and the same command resumes"
+                    )
+    return log
+
+
+def finish(
+    model: LlamaForCausalLM,
+    world: World,
+    log: list[dict[str, float]],
+    provenance: Provenance,
+    checkpoint: Checkpoint,
+    output: str | Path,
+) -> None:
+    """Put a finished stage in place, whole: model, tokenizer, training log, provenance.
+
+    Raises LeaseError if the stage became another job's, OSError if the disk is full.
+    """
+    import pyarrow as pa
+
+    with (
+        stop_signals(),
+        atomic(output) as temporary,
+    ):  # a stop would lose the finished stage: it waits until that is in place
+        save_model(model, world, temporary)
+        write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
+        provenance.write(
+            temporary / "provenance.json", steps=len(log), identity=checkpoint.identity
+        )
+        checkpoint.check()
+    checkpoint.clear()
+
+
+def pretrain(
+    id_pool: str | Path,
+    ood_pool: str | Path,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    ratio: str,
+    model: ModelSettings,
+    pretrain: PretrainSettings,
+    numerics: NumericsSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
+    device = choose_device(numerics, runtime.threads)
+    settings = {
+        "seed": world.seed,
+        "ratio": ratio,
+        "model": model.model_dump(),
+        "pretrain": pretrain.model_dump(),
+    }
+    identity = stage_identity(settings, [id_pool, ood_pool], __file__)
+    with stage(output, checkpoint, identity, runtime) as state:
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device))
+        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
+        network = build_model(model, world, world.seed)
+
+        def batch(step: int) -> list[Block]:
+            start = step * pretrain.batch_size
+            blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
+            return [(tokens, 1) for tokens, _ in blocks]
+
+        log = train(network, batch, pretrain.steps, pretrain, numerics, device, state)
+        finish(network, world, log, provenance, state, output)
+
+
+def sft(
+    source: str | Path,
+    samples: str | Path,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    sft: SFTSettings,
+    numerics: NumericsSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Fine-tune the model folder `source` on the completions of the SFT samples and write a model folder to `output`."""
+    device = choose_device(numerics, runtime.threads)
+    settings = {"seed": world.seed, "sft": sft.model_dump()}
+    identity = stage_identity(settings, [Path(source) / "model.safetensors", samples], __file__)
+    with stage(output, checkpoint, identity, runtime) as state:
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device))
+        rows = Sequences(read_prompts(samples))
+        network = load_model(source)
+        per_epoch = sft.steps // sft.epochs
+
+        def batch(step: int) -> list[Block]:
+            epoch, position = divmod(step, per_epoch)
+            order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+            chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
+            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+
+        log = train(network, batch, sft.steps, sft, numerics, device, state)
+        finish(network, world, log, provenance, state, output)

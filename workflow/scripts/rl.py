@@ -1,0 +1,24 @@
+from grpo_origin.jobs.job import job, runtime
+
+with job(
+    snakemake.log[0],
+    "{method} {axis} seed~{seed} ood~{ratio} on {trained_on}".format(**snakemake.wildcards),
+):
+    from grpo_origin.config.stages import NumericsSettings, RLSettings, WorldSettings
+    from grpo_origin.rl.trainer import train_rl
+    from grpo_origin.rl.method import find
+    from grpo_origin.tasks.world import World
+
+    params = snakemake.params
+    train_rl(
+        snakemake.input.model,
+        snakemake.input.prompts,
+        snakemake.wildcards.trained_on,
+        snakemake.output[0],
+        params.checkpoint,
+        world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
+        rl=RLSettings(**params.rl),
+        method=find(snakemake.wildcards.method)(**params.method),
+        numerics=NumericsSettings(**params.numerics),
+        runtime=runtime(snakemake),
+    )
