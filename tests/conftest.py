@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from grpo_origin.tasks.world import World
-from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny, write_config
+from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny_study, write_config
 
 
 def pytest_addoption(parser):
@@ -36,7 +36,7 @@ def world() -> World:
 def study(tmp_path_factory) -> Path:
     """The tiny study's data, in data/."""
     root = tmp_path_factory.mktemp("study")
-    make_data(root / "data", tiny())
+    make_data(root, tiny_study())
     return root
 
 

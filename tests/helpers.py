@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import shutil
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from grpo_origin.config.load import load_settings
+from grpo_origin import cell
+from grpo_origin.config.grid import DATA_FILES
+from grpo_origin.config.load import merged
+from grpo_origin.config.paths import Paths, stage_of
 from grpo_origin.config.schema import Settings
-from grpo_origin.data.pools import write_pool
-from grpo_origin.data.prompt_sets import write_grpo, write_sft, write_test
 from grpo_origin.data.source import Source
+from grpo_origin.study import Study, open_study
 from grpo_origin.tasks.tokenizer import Vocabulary
-from grpo_origin.tasks.world import World
 
 REPO = Path(__file__).parents[1]
 CODE = ("Snakefile", "config", "profiles", "src", "workflow")
@@ -56,41 +57,68 @@ TINY: dict[str, Any] = {
 }
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` merged over it, section by section; a key set to Ellipsis is removed."""
-    out = copy.deepcopy(base)
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` merged over it, as configurations are; a key set to ... is removed."""
+    out = merged(base, changes)
     for key, value in changes.items():
         if value is ...:
-            out.pop(key, None)
-        elif isinstance(value, dict) and isinstance(out.get(key), dict):
-            out[key] = merged(out[key], value)
-        else:
-            out[key] = value
+            del out[key]
+        elif isinstance(value, dict) and ... in value.values():
+            out[key] = changed(base.get(key, {}), value)
     return out
+
+
+def tiny_study(**changes: Any) -> Study:
+    """The tiny study, changed."""
+    return open_study(changed(TINY, changes))
 
 
 def tiny(**changes: Any) -> Settings:
     """The tiny study's settings, changed."""
-    return load_settings(merged(TINY, changes))
+    return tiny_study(**changes).settings
 
 
 def source_of(settings: Settings, axis: str = "mini", seed: int = 0) -> Source:
     return Source(settings.world, settings.axes[axis], seed)
 
 
-def make_data(root: Path, settings: Settings, axis: str = "mini", seed: int = 0) -> dict[str, Path]:
-    """Write all data files of an axis and seed; name -> path."""
-    source = source_of(settings, axis, seed)
-    files = {
-        name: root / f"{name}.parquet"
-        for name in ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
-    }
-    for split in ("id", "ood"):
-        write_pool(source, split, settings.pretrain.samples, files[f"pretrain-{split}"])
-    write_sft(source, settings.sft.samples, files["sft"])
-    write_grpo(source, settings.rl.prompts, settings.sft.samples, files["grpo"])
-    write_test(source, settings.evaluation.prompts, files["test"])
-    return files
+@dataclass(frozen=True)
+class Flat(Paths):
+    """One cell in one folder, and where a test wants them its output and checkpoint elsewhere."""
+
+    output: Path | None = None
+    state: Path | None = None
+
+    def group(self, axis: str, seed: int | str) -> str:
+        return self.results
+
+    def cell(self, axis: str, seed: int | str, ratio: str) -> str:
+        return self.results
+
+    def stage(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
+        return f"{self.results}/{stage}"
+
+    def checkpoint(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
+        return str(self.state or f"{self.results}/checkpoints/{stage}")
+
+
+def make_data(root: Path, study: Study, axis: str = "mini", seed: int = 0) -> dict[str, Path]:
+    """Write all data files of an axis and seed to root/data; name -> path."""
+    paths = Flat("tiny", str(root))
+    cell.make_data(study, paths, axis, seed)
+    return {name: Path(paths.data(axis, seed, name)) for name in DATA_FILES}
+
+
+@dataclass(frozen=True)
+class _Elsewhere(Flat):
+    """Flat, but the stage being trained goes to `output`."""
+
+    trained: str = ""
+
+    def stage(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
+        return (
+            str(self.output) if stage == self.trained else super().stage(axis, seed, ratio, stage)
+        )
 
 
 def run_stage(
@@ -102,42 +130,16 @@ def run_stage(
     ratio: str = "0.25",
     loud: bool = False,
 ) -> None:
-    """Run a training stage of the study in `root` (its data in data/, earlier stages beside it) to `output`."""
+    """Train a stage of the study in `root` (its data in data/, earlier stages beside it)."""
     from grpo_origin.training import loop
 
-    study = open_study(merged(TINY, changes or {}))
-    settings = study.settings
-    world = World(settings.world.nodes, 0)
-    data = root / "data"
+    changes = dict(changes or {})
+    if method := stage_of(stage).method:
+        changes.setdefault("methods", [method])
     if loud:
         loop.PROGRESS_SECONDS = 0.0
-    if stage == "pretrain":
-        pools = (data / "pretrain-id.parquet", data / "pretrain-ood.parquet")
-        more = {"model": settings.model, "pretrain": settings.pretrain, **how}
-        loop.pretrain(*pools, output, checkpoint, world=world, ratio=ratio, **more)
-    elif stage == "sft":
-        loop.sft(
-            root / "pretrain",
-            data / "sft.parquet",
-            output,
-            checkpoint,
-            world=world,
-            sft=settings.sft,
-            runtime=settings.runtime,
-        )
-    else:
-        from grpo_origin.rl.method import find
-        from grpo_origin.rl.trainer import train_rl
-
-        method, split = stage.split("~")
-        files = (root / "sft", data / "grpo.parquet", split, output, checkpoint)
-        grpo(
-            *files,
-            world=world,
-            rl=settings.rl,
-            runtime=settings.runtime,
-            method=settings.methods.get(method) or find(method)(),
-        )
+    paths = _Elsewhere("tiny", str(root), output, checkpoint, stage)
+    cell.train_stage(tiny_study(**changes), paths, "mini", 0, ratio, stage)
 
 
 def weights_hash(folder: Path) -> str:
