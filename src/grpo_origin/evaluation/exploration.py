@@ -1,7 +1,7 @@
 """What sampling can find: from exact masses of the training prompts, before RL takes a step.
 
-Until the first rewarded completion nothing moves: all advantages are 0, and the KL term has no gradient
-at the reference. So the chance of that first success follows exactly from the masses at the start.
+Until the first rewarded completion nothing moves: all advantages are 0, and the KL term has no
+gradient at the reference. So the chance of a first success follows exactly from the masses before.
 Called by the RL stage's certificate and by analysis; knows masses only.
 """
 
@@ -19,8 +19,8 @@ def expected_successes(log_mass: ArrayLike, samples: int) -> float:
 def any_success(log_mass: ArrayLike, samples: int) -> float:
     """Probability of at least one right completion: 1 - prod (1 - Q)^samples, exact and at most the
     expected number of them (union bound)."""
-    log_miss = samples * float(_log_miss(log_mass).sum())
-    return float(-np.expm1(log_miss))
+    none = samples * float(log_miss(log_mass).sum())
+    return float(-np.expm1(none))
 
 
 def contrast(log_mass: ArrayLike, group_size: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def contrast(log_mass: ArrayLike, group_size: int) -> np.ndarray:
     """
     log_mass = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
     with np.errstate(invalid="ignore"):
-        none, every = np.exp(group_size * _log_miss(log_mass)), np.exp(group_size * log_mass)
+        none, every = np.exp(group_size * log_miss(log_mass)), np.exp(group_size * log_mass)
     return np.clip(1 - none - every, 0.0, 1.0)
 
 
@@ -42,7 +42,7 @@ def budget_mass(samples: float, chance: float) -> float:
     return chance / samples
 
 
-def _log_miss(log_mass: ArrayLike) -> np.ndarray:
+def log_miss(log_mass: ArrayLike) -> np.ndarray:
     """ln(1 - Q) from ln Q, stable at both ends (Maechler 2012, log1mexp)."""
     log_mass = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
     with np.errstate(divide="ignore"):
