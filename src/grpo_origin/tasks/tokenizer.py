@@ -7,7 +7,6 @@ alphabets, so that a model can be asked about tokens it never saw.
 
 from __future__ import annotations
 
-import re
 import string
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -96,10 +95,9 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
     vocabulary = Vocabulary(world.nodes)
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
-    marks = "|".join(re.escape(token) for token in ids if token.startswith("<"))
     elements = "|".join(vocabulary.elements)
     # No digit may follow an element: A10 is not A1 and 0, and A300 of 300 nodes is no token.
-    known = Regex(rf"{marks}|(?:{elements})(?!\d)")
+    known = Regex(rf"<[^<>]*>|(?:{elements})(?!\d)")
     core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(known, "isolated")]
