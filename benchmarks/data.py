@@ -24,7 +24,8 @@ from typing import Any
 
 from grpo_origin.config.notation import ood_count
 from grpo_origin.cost import read_settings
-from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, training_chunk, write_pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import ROW_GROUP, Pool, training_chunk, write_pool
 from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 

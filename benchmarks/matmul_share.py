@@ -27,7 +27,8 @@ import torch
 
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.cost import matmul_parameters, read_settings
-from grpo_origin.data.pools import Mixture, Pool, write_pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.source import Source
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.training.loop import Block, Checkpoint, train

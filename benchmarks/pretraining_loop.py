@@ -16,8 +16,10 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from grpo_origin.config.schema import AxisSettings, RuntimeSettings
 from grpo_origin.config.stages import ModelSettings, PretrainSettings, WorldSettings
-from grpo_origin.data.pools import Mixture, Pool, write_pool
-from grpo_origin.data.source import COLUMNS, Source
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool, write_pool
+from grpo_origin.data.rows import COLUMNS
+from grpo_origin.data.source import Source
 from grpo_origin.jobs.files import read_table
 from grpo_origin.tasks.tokenizer import build_tokenizer
 from grpo_origin.training.loop import Checkpoint, train

@@ -28,9 +28,11 @@ from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import OptimiserSettings
 from grpo_origin.cost import Rates, read_settings
-from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, write_pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import ROW_GROUP, Pool, write_pool
 from grpo_origin.data.prompt_sets import read_prompts, write_sft, write_test
-from grpo_origin.data.source import Sequences, Source
+from grpo_origin.data.rows import Sequences
+from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.training.loop import Block, Checkpoint, train

@@ -168,7 +168,7 @@ BAD = {
     "absurd samples": (
         {"pretrain": {"samples": 1e23}},
         "pretrain.samples",
-        "or equal to 100000000000",
+        "less than 1000000000",
     ),
     "absurd width": ({"model": {"width": 4 * 10**12}}, "model.width", "or equal to 65536"),
     "absurd layers": ({"model": {"layers": 10**6}}, "model.layers", "or equal to 1000"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.mass import evaluate, exact_mass
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.tasks.task import Task

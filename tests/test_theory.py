@@ -23,7 +23,7 @@ from grpo_origin.analysis.theory import (
 from grpo_origin.config.schema import RuntimeSettings, TheorySettings
 from grpo_origin.config.stages import EvaluationSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.law import (
     gain_bound,
     group_contrast,

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 from grpo_origin.config.stages import OptimiserSettings
-from grpo_origin.data.pools import Mixture, Pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
 from grpo_origin.tasks.world import World, generator
 from grpo_origin.training import loop as module

@@ -17,7 +17,7 @@ import torch
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.jobs.files import write_table
 from grpo_origin.training.model import choose_device, load_model
 

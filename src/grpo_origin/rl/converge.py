@@ -27,7 +27,7 @@ from transformers import (
 from grpo_origin.config.schema import RuntimeSettings, TheorySettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.law import grpo_mass, optimal_mass, optimal_objective
 from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
 from grpo_origin.jobs.files import write_table

@@ -24,9 +24,10 @@ from grpo_origin.config.stages import (
     PretrainSettings,
     SFTSettings,
 )
-from grpo_origin.data.pools import Mixture, Pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.jobs.errors import Interrupted
 from grpo_origin.jobs.files import atomic, write_table
