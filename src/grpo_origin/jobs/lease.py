@@ -1,11 +1,13 @@
-"""Leases: one writer per training stage on a shared file system, whatever died or was started twice.
+"""Leases: one writer a training stage on a shared file system, whatever died or ran twice.
 
-A lease is a small file beside the stage's checkpoint that names its owner and whose modification time is a heartbeat.
-Only operations that a file server decides itself (link, exclusive creation, rename) grant one. A second job asks the
-owner to hand over: the owner gets SIGTERM from its own heartbeat, saves its state and leaves, and the second job goes
-on from there; so after a controller was killed, its jobs and those of the resumed one never train at once. The job
-submitted last wins, since an orphan has nobody left to report to. A dead owner's lease is taken over when its heartbeat
-has stopped for a while, at once if it died on this machine. Standard library only; knows nothing of training.
+A lease is a small file beside the stage's checkpoint that names its owner and whose modification
+time is a heartbeat; `checkpoint.stage` takes one. Only operations that a file server decides itself
+(link, exclusive creation, rename) grant one. A second job asks the owner to hand over: the owner
+gets SIGTERM from its own heartbeat, saves its state and leaves, and the second job goes on from
+there; so after a controller was killed, its jobs and those of the resumed one never train at once.
+The job submitted last wins, since an orphan has nobody left to report to. A dead owner's lease is
+taken over when its heartbeat has stopped for a while, at once if it died on this machine. Standard
+library only; knows nothing of training.
 """
 
 from __future__ import annotations
@@ -26,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 BEATS = 6  # heartbeats in the time after which a silent owner counts as dead
-
-
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LeaseError(RuntimeError):
-    """The stage is another job's; the message is one line that names the job and says what to do."""
+    """The stage is another job's; one line names that job and says what to do."""
 
 
 def _machine() -> str:
@@ -96,11 +97,13 @@ class Owner:
 
 
 def _read(path: Path) -> tuple[Owner | None, float] | None:
-    """Owner and heartbeat of a lease file, None if there is none; the owner is None while the file is being written."""
+    """Owner and heartbeat of a lease file, None if there is none.
+
+    The owner is None while the file is being written.
+    """
     try:
-        with open(
-            path, encoding="utf-8"
-        ) as file:  # opening makes a network file system fetch fresh attributes
+        # opening makes a network file system fetch fresh attributes
+        with open(path, encoding="utf-8") as file:
             heartbeat = os.fstat(file.fileno()).st_mtime
             content = file.read()
     except OSError as error:
@@ -121,7 +124,7 @@ def _write(path: Path, owner: Owner, flags: int = os.O_TRUNC) -> None:
 
 
 class Lease:
-    """A lease held by this process until `release`. `waited` says whether another job had it before."""
+    """A lease held by this process until `release`; `waited` if another job had it before."""
 
     def __init__(self, path: Path, me: Owner, stale: float) -> None:
         self.path, self.me, self.stale = path, me, stale
@@ -141,7 +144,8 @@ class Lease:
     def acquire(self, wait: float) -> None:
         """Get the lease, waiting up to `wait` seconds for a living owner to hand over.
 
-        Raises LeaseError if it does not, or if it, or another job that waits, was submitted after this one.
+        Raises LeaseError if it does not, or if it, or another job that waits, was submitted after
+        this one.
         """
         deadline = time.monotonic() + wait
         _write(self.private, self.me)
@@ -160,7 +164,8 @@ class Lease:
                     if time.monotonic() > deadline:
                         raise LeaseError(
                             f"{self.path}: still held by {owner} after {wait:.0f} s; "
-                            f"{f'scancel {owner.job}' if owner.job else 'end it'} or raise runtime.lease_wait_seconds"
+                            f"{f'scancel {owner.job}' if owner.job else 'end it'} "
+                            "or raise runtime.lease_wait_seconds"
                         )
                 time.sleep(min(self.stale / BEATS, 5.0))
         finally:
@@ -172,9 +177,8 @@ class Lease:
         try:
             os.link(self.private, self.path)
         except FileExistsError:
-            return (
-                os.stat(self.private).st_nlink > 1
-            )  # a repeated request over the network: the first one had succeeded
+            # a repeated request over the network: the first one had succeeded
+            return os.stat(self.private).st_nlink > 1
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -244,7 +248,7 @@ class Lease:
         return bool(found and found[0] and found[0].token == self.me.token)
 
     def _beat(self) -> None:
-        """Keep the heartbeat going; end the job, by SIGTERM to itself, when the lease is wanted or lost."""
+        """Keep the heartbeat going; SIGTERM the job when the lease is wanted or lost."""
         told = False
         while not self._released.wait(self.stale / BEATS):
             try:
@@ -264,11 +268,12 @@ class Lease:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def check(self) -> None:
-        """Raise LeaseError unless this job may still write: call it right before putting a file in place."""
+        """Raise LeaseError unless this job may still write; for just before a file is in place."""
         found = _read(self.path)
         if not self._mine():
             raise LeaseError(
-                f"{self.path}: lost to {found[0] if found else 'nobody: the file was deleted'}; nothing was written"
+                f"{self.path}: lost to {found[0] if found else 'nobody: the file was deleted'}; "
+                "nothing was written"
             )
         if (
             found
@@ -276,7 +281,8 @@ class Lease:
             and successor.identity != self.me.identity
         ):
             raise LeaseError(
-                f"{self.path}: {successor} makes this stage from other settings or inputs; nothing was written"
+                f"{self.path}: {successor} makes this stage from other settings or inputs; "
+                "nothing was written"
             )
 
     def release(self) -> None:
@@ -293,24 +299,23 @@ class Lease:
 def lease(path: str | Path, identity: str, *, stale: float, wait: float) -> Iterator[Lease]:
     """Hold the lease `path` during the block; raises LeaseError as `Lease.acquire` does.
 
-    `identity` is a digest of what the job makes. An owner silent for `stale` seconds counts as dead; a living one is
-    given `wait` seconds to hand over. Within the block SIGTERM and SIGUSR1 end the process in an orderly way, so that
-    the lease is released, wherever the block does not handle them itself.
+    `identity` is a digest of what the job makes. An owner silent for `stale` seconds counts as
+    dead; a living one is given `wait` seconds to hand over. Within the block Ctrl-C, SIGTERM and
+    SIGUSR1 end the process in an orderly way, so that the lease is released, wherever the block
+    does not handle them itself.
     """
 
     def leave(number: int, _: Any) -> None:
-        sys.exit(
-            f"stopped by {signal.Signals(number).name} outside of the training steps; the same command resumes"
-        )
+        for other in handled:  # a second Ctrl-C would disturb the release
+            signal.signal(other, signal.SIG_IGN)
+        name = signal.Signals(number).name
+        sys.exit(f"stopped by {name} outside of the training steps; the same command resumes")
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     held = Lease(path, Owner.this(identity), stale)
-    handled = (
-        (signal.SIGTERM, signal.SIGUSR1)
-        if threading.current_thread() is threading.main_thread()
-        else ()
-    )
+    main = threading.current_thread() is threading.main_thread()
+    handled = STOP_SIGNALS if main else ()
     before = {number: signal.signal(number, leave) for number in handled}
     try:
         held.acquire(wait)
