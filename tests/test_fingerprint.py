@@ -126,7 +126,7 @@ def test_one_statement_changes_exactly_the_fingerprints_that_reach_it(tree):
     assert met == set(before)
 
 
-@pytest.mark.parametrize("name", ["rl.trainer", "evaluation.mass", "report.page"])
+@pytest.mark.parametrize("name", ["rl.trainer", "report.page"])
 def test_nothing_that_python_loads_is_left_out(tree, name):
     """What an import loads is in the closure, but for what only settings' declarations need."""
     listing = f"import sys, grpo_origin.{name}; print(*sys.modules)"
