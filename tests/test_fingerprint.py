@@ -185,7 +185,7 @@ def test_a_new_setting_elsewhere_does_not_count(tree):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("before", "after"),
     [
         ("x = ''", "x = None"),
         ("x = 1", "x = True"),
@@ -198,9 +198,9 @@ def test_a_new_setting_elsewhere_does_not_count(tree):
         ("if not TYPE_CHECKING:\n    import a", "if not TYPE_CHECKING:\n    import b"),
     ],
 )
-def test_different_code_has_different_fingerprints(tree, tmp_path, one, other):
+def test_different_code_has_different_fingerprints(tree, tmp_path, before, after):
     digests = []
-    for text in (one, other):
+    for text in (before, after):
         (tmp_path / "job.py").write_text(text)
         digests.append(fresh(tree).code_fingerprint(tmp_path / "job.py"))
     assert digests[0] != digests[1]

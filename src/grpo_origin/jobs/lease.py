@@ -151,10 +151,10 @@ class Lease:
         _write(self.private, self.me)
         try:
             while not self._create():
-                found = _read(self.path)
-                if found is None:
+                entry = _read(self.path)
+                if entry is None:
                     continue
-                owner, heartbeat = found
+                owner, heartbeat = entry
                 if self._now() - heartbeat > self.stale or (owner and owner.dead()):
                     if self._take_over(owner):
                         print(f"lease: taken over from {owner}, which is dead", flush=True)
@@ -201,13 +201,12 @@ class Lease:
                 mutex.unlink(missing_ok=True)
             return False
         try:
-            found = _read(self.path)
-            if found is None or found[0] != dead:
+            entry = _read(self.path)
+            if entry is None or entry[0] != dead:
                 return False
             _write(temporary, self.me)
-            os.replace(
-                temporary, self.path
-            )  # the lease exists throughout, so nobody can create it meanwhile
+            # the lease exists throughout, so nobody can create it meanwhile
+            os.replace(temporary, self.path)
         finally:
             mutex.unlink(missing_ok=True)
         return True
@@ -231,21 +230,21 @@ class Lease:
         _write(self.wanted, self.me)  # again and again: its age shows that this job still waits
 
     def _withdraw(self) -> None:
-        if (found := _read(self.wanted)) and (found[0] is None or not found[0].newer(self.me)):
+        if (entry := _read(self.wanted)) and (entry[0] is None or not entry[0].newer(self.me)):
             self.wanted.unlink(missing_ok=True)
 
     def _successor(self, now: float) -> Owner | None:
         """The newer job that asks for this lease, if there is one."""
-        found = _read(self.wanted)
+        entry = _read(self.wanted)
         return (
-            found[0]
-            if found and found[0] and found[0].newer(self.me) and now - found[1] <= self.stale
+            entry[0]
+            if entry and entry[0] and entry[0].newer(self.me) and now - entry[1] <= self.stale
             else None
         )
 
     def _mine(self) -> bool:
-        found = _read(self.path)
-        return bool(found and found[0] and found[0].token == self.me.token)
+        entry = _read(self.path)
+        return bool(entry and entry[0] and entry[0].token == self.me.token)
 
     def _beat(self) -> None:
         """Keep the heartbeat going; SIGTERM the job when the lease is wanted or lost."""
@@ -269,15 +268,15 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseError unless this job may still write; for just before a file is in place."""
-        found = _read(self.path)
+        entry = _read(self.path)
         if not self._mine():
             raise LeaseError(
-                f"{self.path}: lost to {found[0] if found else 'nobody: the file was deleted'}; "
+                f"{self.path}: lost to {entry[0] if entry else 'nobody: the file was deleted'}; "
                 "nothing was written"
             )
         if (
-            found
-            and (successor := self._successor(found[1]))
+            entry
+            and (successor := self._successor(entry[1]))
             and successor.identity != self.me.identity
         ):
             raise LeaseError(

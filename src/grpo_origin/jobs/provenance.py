@@ -72,16 +72,17 @@ def stamp(path: str | Path, record: str) -> None:
 def recorded(path: str | Path) -> str | None:
     """The record of an artefact; None if there is none that belongs to what lies there."""
     try:
-        content = json.loads(_place(path).read_bytes())
+        with open(_place(path), "rb") as file:
+            content = json.loads(file.read())
         record, bound = content["record"], content["of"]
         return record if bound == _bound(path) and isinstance(record, str) else None
     except (OSError, ValueError, TypeError, KeyError, ArtefactError):
         return None
 
 
-def _place(path: str | Path) -> Path:
-    folder, name = os.path.split(os.path.normpath(path))
-    return Path(folder, RECORDS, name)
+def _place(path: str | Path) -> str:
+    folder, name = os.path.split(os.fspath(path).rstrip("/"))
+    return os.path.join(folder, RECORDS, name)
 
 
 def _bound(path: str | Path) -> str:
