@@ -13,7 +13,7 @@ from grpo_origin.cell import run_cell
 from grpo_origin.cli import main
 from grpo_origin.config.paths import Paths
 from grpo_origin.jobs.errors import ArtefactError
-from helpers import REPO, tiny_study
+from helpers import tiny_study, write_config
 
 CELL = ("mini", 0, "0.25")
 SHORT = {
@@ -122,8 +122,9 @@ def test_a_stage_runs_again_in_this_process_so_that_a_breakpoint_works(
     monkeypatch.setattr(loop, "next_token_loss", watched)
     stage = Path(Paths("tiny", str(results)).stage(*CELL, "sft"))
     before = (stage / "model.safetensors").read_bytes()
+    write_config(tmp_path, "short.yaml", **SHORT)
     again = ["stage", "sft", "--axis", "mini", "--seed", "0", "--ratio", "0.25"]
-    again += ["--results", str(results), "--config", write_short(tmp_path)]
+    again += ["--results", str(results), "--config", str(tmp_path / "short.yaml")]
     main(again)
     assert set(stops) == {os.getpid()}
     assert (stage / "model.safetensors").read_bytes() == before
@@ -136,15 +137,3 @@ def test_a_stage_runs_again_in_this_process_so_that_a_breakpoint_works(
         main(again)
     assert (stage / "model.safetensors").read_bytes() == before
     assert not list(stage.parent.glob(".sft*"))
-
-
-def write_short(folder: Path) -> str:
-    """The short study as a file that is merged over the default configuration."""
-    import yaml
-
-    from helpers import TINY, merged
-
-    axes = yaml.safe_load((REPO / "config" / "config.yaml").read_text())["axes"]
-    config = merged(merged(TINY, {"axes": dict.fromkeys(axes)}), SHORT)
-    (folder / "short.yaml").write_text(yaml.safe_dump(config))
-    return str(folder / "short.yaml")

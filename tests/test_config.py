@@ -12,7 +12,7 @@ from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import RENAMED, load_settings, merged, read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
-from grpo_origin.data.strings import check_string_space
+from grpo_origin.study import open_study
 from helpers import REPO, TINY, changed, copy_code, snakemake, tiny
 
 DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
@@ -24,7 +24,8 @@ def axis(**changes):
     return {"axes": {"mini": changes}}
 
 
-# The change that breaks the tiny study, and what the message must contain: the key, then what is wrong or allowed.
+# The change that breaks the tiny study, and what the message must contain: the key, then what is
+# wrong or allowed.
 BAD = {
     "ratio above 1": ({"ratios": ["0", "1.5"]}, "ratios", "[0, 1]"),
     "negative ratio": ({"ratios": ["-0.1"]}, "ratios", "0 to 1"),
@@ -219,7 +220,7 @@ def test_bad_input_is_refused_in_one_line_that_names_the_key_and_what_is_allowed
 ):
     config = changed(TINY, changes)
     with pytest.raises(ConfigError) as caught:
-        check_string_space(load_settings(config))
+        open_study(config)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert key in message
@@ -293,7 +294,7 @@ def test_snakemake_refuses_before_it_creates_anything(tmp_path, text, file, hint
 
 
 def test_the_tiny_study_is_valid_so_that_each_bad_input_fails_for_its_own_reason():
-    check_string_space(tiny())
+    open_study(TINY)
 
 
 @pytest.mark.parametrize("axes", [[], "depth", 3])
@@ -308,8 +309,7 @@ def test_a_word_in_place_of_an_axis():
 
 
 def test_the_default_configuration_is_the_laptop_run():
-    settings = load_settings(DEFAULT)
-    check_string_space(settings)
+    settings = open_study(DEFAULT).settings
     assert settings.run == "laptop"
     assert list(settings.axes) == ["depth", "length", "token", "composition"]
     assert (
@@ -322,8 +322,7 @@ def test_the_default_configuration_is_the_laptop_run():
 @pytest.mark.parametrize("name", ["paper", "smoke"])
 def test_an_override_merges_deeply_over_the_defaults(name):
     override = yaml.safe_load((REPO / "config" / f"{name}.yaml").read_text())
-    settings, default = load_settings(merged(DEFAULT, override)), load_settings(DEFAULT)
-    check_string_space(settings)
+    settings, default = open_study(merged(DEFAULT, override)).settings, load_settings(DEFAULT)
     assert settings.run == name
     assert settings.pretrain.samples == override["pretrain"]["samples"]
     assert settings.axes["depth"].ratios == tuple(override["axes"]["depth"]["ratios"])
