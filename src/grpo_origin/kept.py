@@ -73,6 +73,10 @@ def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str,
     sections = ("world", "model", "pretrain", "sft", "rl", "numerics")
     values = {key: getattr(settings, key).model_dump(mode="json") for key in sections}
     values |= {"seed": seed, "ratio": ratio}
+    if settings.numerics.device == "auto":
+        import torch
+
+        values["numerics"]["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     if stage.method:
         method = study.methods[stage.method]
         values["rl"] = method.settings(settings.rl).model_dump(mode="json")
