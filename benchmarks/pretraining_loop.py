@@ -1,6 +1,7 @@
-"""Pretraining: our loop over blocks of one shape against transformers' Trainer on padded batches, same model, data and steps.
+"""Pretraining: our loop over blocks of one shape against transformers' Trainer on padded batches.
 
-Prints seconds a step and their ratio (median over alternating repetitions) and writes pretraining_loop.json beside this file.
+Prints seconds a step and their ratio (median over alternating repetitions) and writes
+pretraining_loop.json beside this file.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from grpo_origin.config.schema import AxisSettings, RuntimeSettings
-from grpo_origin.config.stages import ModelSettings, PretrainSettings, WorldSettings
+from grpo_origin.config.schema import AxisSettings
+from grpo_origin.config.stages import (
+    ModelSettings,
+    NumericsSettings,
+    PretrainSettings,
+    WorldSettings,
+)
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.rows import COLUMNS
@@ -48,7 +54,7 @@ def ours(folder: Path) -> float:
         batch,
         STEPS,
         PRETRAIN,
-        RuntimeSettings(),
+        NumericsSettings(),
         torch.device("cpu"),
         Checkpoint(folder / "none", {}, 1e9),
     )

@@ -63,8 +63,8 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         if value is ...:
             del out[key]
-        elif isinstance(value, dict) and ... in value.values():
-            out[key] = changed(base.get(key, {}), value)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            out[key] = changed(base[key], value)
     return out
 
 
@@ -241,8 +241,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
-    """The tiny study as an override of config/config.yaml, written into a tree; returns the file's name."""
-    others = yaml.safe_load((tree / "config" / "config.yaml").read_text())["axes"]
+    """Write the tiny study into a folder, as an override of config/config.yaml; its name."""
+    others = yaml.safe_load((REPO / "config" / "config.yaml").read_text())["axes"]
     config = merged(TINY, {"axes": dict.fromkeys(others)})
     (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
     return name

@@ -1,16 +1,19 @@
-"""Run `snakemake --lint`; every finding but the advice to use conda or containers is an error (pip installs the pins here)."""
+"""Run `snakemake --lint`; every finding is an error but the advice to use conda or containers.
+
+pip installs the pinned packages here.
+"""
 
 import re
 import subprocess
 import sys
 
-found = subprocess.run(["snakemake", "--lint"], capture_output=True, text=True)
-findings = re.findall(r"^    \* (.*)$", found.stdout + found.stderr, flags=re.MULTILINE)
+result = subprocess.run(["snakemake", "--lint"], capture_output=True, text=True)
+findings = re.findall(r"^    \* (.*)$", result.stdout + result.stderr, flags=re.MULTILINE)
 others = [
     finding
     for finding in findings
     if not finding.startswith("Specify a conda environment or container")
 ]
-if others or (found.returncode and not findings):
-    sys.exit("\n".join(others) or found.stderr)
+if others or (result.returncode and not findings):
+    sys.exit("\n".join(others) or result.stderr)
 print(f"snakemake --lint: no findings ({len(findings)} about conda left out)")
