@@ -83,6 +83,11 @@ class Paths:
         """A run-level table, suffix `csv` or `parquet`."""
         return f"{self.root}/tables/{name}.{suffix}"
 
+    @property
+    def tables_readme(self) -> str:
+        """What the tables of the run hold."""
+        return f"{self.root}/tables/README.md"
+
     def figure(self, name: str, suffix: str) -> str:
         """A figure, suffix `png` or `pdf`."""
         return f"{self.root}/figures/{name}.{suffix}"
