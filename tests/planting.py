@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from grpo_origin.analysis.claims import ledger
+from grpo_origin.analysis.claims import Evidence
+from grpo_origin.analysis.ledger import ledger
+from grpo_origin.analysis.stages import with_method
 from grpo_origin.config.schema import ClaimsSettings
 
 SETTINGS = ClaimsSettings()
@@ -31,7 +33,10 @@ def plant(
     stages=STAGES,
     tasks=TASKS,
 ):
-    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
+    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers).
+
+    They are clipped to [0, 1].
+    """
     parts = []
     for seed in range(seeds):
         for ratio in ratios:
@@ -57,13 +62,13 @@ def plant(
                                 {**columns, "prompt_index": prompts + number * PROMPTS}
                             ).assign(**names)
                         )
-    return pd.concat(parts, ignore_index=True)
+    return with_method(pd.concat(parts, ignore_index=True))
 
 
 def shifted(base, changes, seeds=3, width=0.002):
-    """Masses `base` (a number or an array of prompts), plus changes[(ratio, stage, split)] that differ a little between seeds.
+    """Masses `base` (a number or an array of prompts) plus changes[(ratio, stage, split)].
 
-    A key may be shorter: (stage, split) or (stage,).
+    Changes differ a little between seeds. A key may be shorter: (stage, split) or (stage,).
     """
 
     def mass(seed, ratio, stage, split, task, prompts):
@@ -74,14 +79,17 @@ def shifted(base, changes, seeds=3, width=0.002):
     return mass
 
 
-def rows(table, claim, **where):
-    found = ledger(
-        table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None)
-    )
+def judged(table, settings=SETTINGS, **more):
+    """The ledger of plain GRPO; `more` is the rest of the evidence."""
+    return ledger(Evidence(table, settings, **more))
+
+
+def rows(table, claim, *, axis="", cells="", **evidence):
+    """The ledger's rows of a claim whose axis and cells hold these texts."""
+    found = judged(table, **evidence)
     found = found[found["claim"] == claim]
-    for name, text in where.items():
-        found = found[found[name].str.contains(text, regex=False)]
-    return found
+    found = found[found["axis"].str.contains(axis, regex=False)]
+    return found[found["cells"].str.contains(cells, regex=False)]
 
 
 def verdict(table, claim, **where):

@@ -4,11 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.analysis.claims import CLAIMS, COLUMNS, Claim, decide, ledger
+from grpo_origin.analysis.claims import Claim, decide
+from grpo_origin.analysis.ledger import CLAIMS, ledgers
+from grpo_origin.analysis.tables import TABLES
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import load_settings
 from grpo_origin.config.schema import ClaimsSettings
-from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, verdict
+from planting import (
+    PROMPTS,
+    SETTINGS,
+    STAGES,
+    TASKS,
+    judged,
+    plant,
+    rows,
+    shifted,
+    spread,
+    verdict,
+)
 
 WIDE = 0.2
 VERDICTS = pytest.mark.parametrize(
@@ -309,8 +322,7 @@ def test_mass_bound_says_when_it_is_vacuous():
     found = rows(table, "mass bound", beta=0.001).iloc[0]
     assert found["verdict"] == "inconclusive"
     assert "for 100.0% of prompts" in found["note"]
-    assert rows(table, "mass bound", beta=0).iloc[0]["verdict"] == "inconclusive"
-    assert rows(table, "mass bound").empty  # no beta given, no row
+    assert rows(table, "mass bound", beta=0.0).empty  # no KL weight, no bound
     found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[
         0
     ]  # 0.5 e^{1/0.3} > 1
@@ -360,7 +372,7 @@ def test_sharpening(gain, width, expected):
 
 
 def test_sharpening_leaves_out_what_only_sft_hid():
-    """Prompts of no mass after SFT gain much, but the pretrained model had all but the first 32 of them."""
+    """Prompts of no mass after SFT gain much, but the pretrained model had most of them."""
 
     def mass(seed, ratio, stage, split, task, prompts):
         new = prompts < 32
@@ -393,20 +405,24 @@ FULL = {"splits": ("id", "ood", "mixed-1")}
 
 
 def test_ledger_has_every_claim_in_order():
-    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), SETTINGS, theory(0.0), 0.001)
-    assert tuple(table.columns) == COLUMNS
-    names = "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
+    table = judged(
+        plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), theory=theory(0.0), beta=0.001
+    )
+    assert set(table.columns) == set(TABLES["claims"].columns)
+    names = (
+        "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, "
+        "composition, mass bound, prompts, sharpening"
+    )
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
     assert len(CLAIMS) == 10
     assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
 
 
 def test_one_seed_decides_nothing():
-    table = ledger(
+    table = judged(
         plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL),
-        SETTINGS,
-        theory(0.0, seeds=1),
-        1.0,
+        theory=theory(0.0, seeds=1),
+        beta=1.0,
     )
     assert set(table["verdict"]) == {"inconclusive"}
     tested = table[table["effect"].notna()]
@@ -430,10 +446,8 @@ def test_one_seed_decides_nothing():
     ids=str,
 )
 def test_missing_cells_are_no_crash(missing):
-    table = ledger(
-        plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), SETTINGS, None, 0.001
-    )
-    assert tuple(table.columns) == COLUMNS
+    table = judged(plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), beta=0.001)
+    assert set(table.columns) == set(TABLES["claims"].columns)
     empty = table[table["effect"].isna()]
     assert (empty["verdict"] == "inconclusive").all()
     assert empty["note"].str.contains("nothing to test").all()
@@ -442,6 +456,45 @@ def test_missing_cells_are_no_crash(missing):
 def test_other_methods_do_not_count():
     table = plant(shifted(0.3, {("new~ood",): 0.5}), stages=(*STAGES, "new~ood"))
     assert verdict(table, "no exposure") == "supported"
+
+
+def test_every_method_is_judged_by_its_own_rows_and_named_in_its_texts():
+    """A planted gain of one method alone: the texts of its rows say so, whatever its name holds."""
+    stages = ("pretrain", *STAGES, "igrpo~id", "igrpo~ood", "dr_GRPO~id", "dr_GRPO~ood")
+    table = plant(
+        shifted(0.3, {("igrpo~ood",): 0.25}), stages=stages, splits=("id", "ood", "mixed-1")
+    )
+    betas = {"grpo": 1.0, "igrpo": 1.0, "dr_GRPO": 0.0}
+    found = ledgers(table, SETTINGS, betas, theory(0.0))
+    exposure = found[found["claim"] == "exposure"].set_index("method")["effect"]
+    assert exposure.to_dict() == pytest.approx({"grpo": 0, "igrpo": 0.25, "dr_GRPO": 0}, abs=1e-9)
+    for method, rows_of in found.groupby("method"):
+        others = {f"{other}~" for other in betas} - {f"{method}~"}
+        texts = rows_of[["statement", "cells", "note"]].stack()
+        mentioned = {word for text in texts for word in text.replace(",", " ").split()}
+        assert not {word for word in mentioned for other in others if word.startswith(other)}
+        assert ("GRPO" in mentioned) == (method == "grpo")
+        assert method == "grpo" or method in mentioned
+    assert found[found["claim"] == "mass bound"].groupby("method").size().to_dict() == {
+        "grpo": 2,  # its own RL and the runs to convergence
+        "igrpo": 1,
+    }
+
+
+def test_law_and_bound_of_the_ledger_are_those_of_the_law(monkeypatch):
+    """What `evaluation.law` says is what the ledger says, for masses that underflow too."""
+    from grpo_origin.evaluation import law
+
+    table = plant(shifted(0.2, {("grpo~ood",): 0.2, ("grpo~id",): 0.2}))
+    assert verdict(table, "mass bound", beta=1.0) == "supported"  # 0.2 e = 0.54
+    monkeypatch.setattr(law, "log_mass_bound", lambda log_q, beta: np.asarray(log_q) + 0.1)
+    monkeypatch.setattr(law, "optimal_mass", lambda q, beta: np.asarray(q) + 0.125)
+    assert verdict(table, "mass bound", beta=1.0) == "contradicted"
+    note = rows(plant(shifted(0.3, {})), "mass bound", theory=theory(0.0)).iloc[0]["note"]
+    assert "train 0.085" in note  # 0.2 * 1.2 after, 0.325 predicted
+    tiny = table.assign(log_mass=-800.0)
+    monkeypatch.undo()
+    assert "for 100.0% of prompts" in rows(tiny, "mass bound", beta=0.001).iloc[0]["note"]
 
 
 def test_thresholds_come_from_the_settings():
