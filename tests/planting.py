@@ -86,13 +86,13 @@ def judged(table, settings=SETTINGS, **more):
 
 def rows(table, claim, *, axis="", cells="", **evidence):
     """The ledger's rows of a claim whose axis and cells hold these texts."""
-    found = judged(table, **evidence)
-    found = found[found["claim"] == claim]
-    found = found[found["axis"].str.contains(axis, regex=False)]
-    return found[found["cells"].str.contains(cells, regex=False)]
+    chosen = judged(table, **evidence)
+    chosen = chosen[chosen["claim"] == claim]
+    chosen = chosen[chosen["axis"].str.contains(axis, regex=False)]
+    return chosen[chosen["cells"].str.contains(cells, regex=False)]
 
 
 def verdict(table, claim, **where):
-    found = rows(table, claim, **where)
-    assert len(found) == 1, found
-    return found.iloc[0]["verdict"]
+    chosen = rows(table, claim, **where)
+    assert len(chosen) == 1, chosen
+    return chosen.iloc[0]["verdict"]

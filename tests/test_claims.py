@@ -105,11 +105,11 @@ def test_no_exposure_counts_the_better_stage():
 
 
 def test_no_exposure_with_exact_zeros_rests_on_a_bound():
-    found = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
-    assert found["verdict"] == "supported"
-    assert np.isnan(found["p_value"])
-    assert found["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
-    assert "Clopper-Pearson" in found["note"]
+    row = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
+    assert row["verdict"] == "supported"
+    assert np.isnan(row["p_value"])
+    assert row["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
+    assert "Clopper-Pearson" in row["note"]
 
 
 @VERDICTS
@@ -152,10 +152,10 @@ def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected
     after = plant(shifted(0.1, changes, width=width), stages=STAGES)
     table = pd.concat([table, after])
     assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
-    found = rows(table, "beyond pretraining").iloc[0]
-    assert found["verdict"] == expected
-    assert found["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
-    assert f"pretrain {pretrained:.3f}, sft 0.100, grpo~ood 0.500" in found["note"]
+    row = rows(table, "beyond pretraining").iloc[0]
+    assert row["verdict"] == expected
+    assert row["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
+    assert f"pretrain {pretrained:.3f}, sft 0.100, grpo~ood 0.500" in row["note"]
 
 
 BANDS = np.repeat([1e-6, 0.5, 0.97], [21, 22, 21])
@@ -187,14 +187,14 @@ def test_sweet_spot(gains, width, expected):
 
 
 def test_sweet_spot_compares_the_bands_alone():
-    found = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
-    assert found["effect"] == pytest.approx(0.29, abs=1e-3)
-    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in found["note"]
+    row = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
+    assert row["effect"] == pytest.approx(0.29, abs=1e-3)
+    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in row["note"]
 
 
 def test_sweet_spot_needs_all_bands():
-    found = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
-    assert (found["verdict"], found["note"]) == ("inconclusive", "nothing to test on in this run")
+    row = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
+    assert (row["verdict"], row["note"]) == ("inconclusive", "nothing to test on in this run")
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_saturation(gain, width, expected):
 
 @pytest.mark.parametrize(("gain", "loss"), [(-0.2, True), (0.001, False)])
 def test_saturation_says_when_no_gain_is_a_loss(gain, loss):
-    found = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
-    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == (
+    row = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
+    assert (row["verdict"], row["note"].startswith("no gain, but a loss")) == (
         "supported",
         loss,
     )
@@ -239,8 +239,8 @@ def mixed(broken, repaired, width=0.002):
     ],
 )
 def test_foreign_tokens(broken, repaired, width, expected):
-    found = rows(mixed(broken, repaired, width), "foreign tokens", cells="OOD ratio 0;")
-    assert tuple(found["verdict"]) == expected
+    both = rows(mixed(broken, repaired, width), "foreign tokens", cells="OOD ratio 0;")
+    assert tuple(both["verdict"]) == expected
 
 
 def test_foreign_tokens_only_for_axes_with_mixed_splits():
@@ -255,13 +255,13 @@ def test_composition(effect, width, expected):
     base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
 
     def mass(seed, ratio, stage, split, task, prompts):
-        one = (
+        reaches = (
             stage == "grpo~ood" and split == "ood" and task == "shift trav;4;A"
         )  # one task in one stage is enough
         return (
             0.9
             if ratio != "0" or split == "id"
-            else base + (reached + spread(0.0, 3, width)[seed]) * one
+            else base + (reached + spread(0.0, 3, width)[seed]) * reaches
         )
 
     assert verdict(plant(mass), "composition") == expected
@@ -313,20 +313,20 @@ def test_mass_bound_in_theory_runs(above, width, expected):
 
 def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
     runs = pd.concat([theory(0.4, seeds=1), theory(0.3, seeds=1).assign(axis="length")])
-    found = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
-    assert (found["verdict"], found["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
+    row = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
+    assert (row["verdict"], row["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
 
 
 def test_mass_bound_says_when_it_is_vacuous():
     table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
-    found = rows(table, "mass bound", beta=0.001).iloc[0]
-    assert found["verdict"] == "inconclusive"
-    assert "for 100.0% of prompts" in found["note"]
+    row = rows(table, "mass bound", beta=0.001).iloc[0]
+    assert row["verdict"] == "inconclusive"
+    assert "for 100.0% of prompts" in row["note"]
     assert rows(table, "mass bound", beta=0.0).empty  # no KL weight, no bound
-    found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[
+    row = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[
         0
     ]  # 0.5 e^{1/0.3} > 1
-    assert (found["verdict"], "for 100.0% of prompts" in found["note"]) == ("inconclusive", True)
+    assert (row["verdict"], "for 100.0% of prompts" in row["note"]) == ("inconclusive", True)
 
 
 def test_mass_bound_is_tested_on_the_run_where_it_can_be():
@@ -336,7 +336,7 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "width", "expected"),
+    ("same", "other", "width", "expected"),
     [
         (0.3, 0.0, 0.002, "supported"),
         (0.0, 0.3, 0.002, "supported"),  # it matters, though the other way round
@@ -344,9 +344,9 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
         (0.1, 0.0, WIDE, "inconclusive"),
     ],
 )
-def test_prompts_matter(own, other, width, expected):
+def test_prompts_matter(same, other, width, expected):
     def mass(seed, ratio, stage, split, task, prompts):
-        gain = {"sft": 0.0, f"grpo~{split}": own + spread(0.0, 3, width or 0.002)[seed]}.get(
+        gain = {"sft": 0.0, f"grpo~{split}": same + spread(0.0, 3, width or 0.002)[seed]}.get(
             stage, other
         )
         return 0.3 + gain
@@ -465,17 +465,17 @@ def test_every_method_is_judged_by_its_own_rows_and_named_in_its_texts():
         shifted(0.3, {("igrpo~ood",): 0.25}), stages=stages, splits=("id", "ood", "mixed-1")
     )
     betas = {"grpo": 1.0, "igrpo": 1.0, "dr_GRPO": 0.0}
-    found = ledgers(table, SETTINGS, betas, theory(0.0))
-    exposure = found[found["claim"] == "exposure"].set_index("method")["effect"]
+    table = ledgers(table, SETTINGS, betas, theory(0.0))
+    exposure = table[table["claim"] == "exposure"].set_index("method")["effect"]
     assert exposure.to_dict() == pytest.approx({"grpo": 0, "igrpo": 0.25, "dr_GRPO": 0}, abs=1e-9)
-    for method, rows_of in found.groupby("method"):
+    for method, rows_of in table.groupby("method"):
         others = {f"{other}~" for other in betas} - {f"{method}~"}
         texts = rows_of[["statement", "cells", "note"]].stack()
         mentioned = {word for text in texts for word in text.replace(",", " ").split()}
         assert not {word for word in mentioned for other in others if word.startswith(other)}
         assert ("GRPO" in mentioned) == (method == "grpo")
         assert method == "grpo" or method in mentioned
-    assert found[found["claim"] == "mass bound"].groupby("method").size().to_dict() == {
+    assert table[table["claim"] == "mass bound"].groupby("method").size().to_dict() == {
         "grpo": 2,  # its own RL and the runs to convergence
         "igrpo": 1,
     }

@@ -130,9 +130,9 @@ def test_greedy_correctness_equals_greedy_decoding(judged):
 
 def test_the_batch_size_changes_nothing(judged, cell):
     model, _, log_mass, greedy = judged
-    one_by_one = exact_mass(model, Sequences(read_prompts(cell / "data" / "test.parquet")), 1, CPU)
-    assert np.allclose(one_by_one[0], log_mass, atol=1e-4)
-    assert (one_by_one[1] == greedy).all()
+    singly = exact_mass(model, Sequences(read_prompts(cell / "data" / "test.parquet")), 1, CPU)
+    assert np.allclose(singly[0], log_mass, atol=1e-4)
+    assert (singly[1] == greedy).all()
 
 
 def test_mass_so_small_that_it_underflows_stays_finite_as_a_logarithm():

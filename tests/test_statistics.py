@@ -70,9 +70,9 @@ def write(path, table):
 
 
 def test_read_joins_files(tmp_path):
-    one, two = evaluations([0.1, 0.9]), evaluations([0.2, 0.3], seed=1)
+    first, second = evaluations([0.1, 0.9]), evaluations([0.2, 0.3], seed=1)
     table = read_evaluations(
-        [write(tmp_path / "a.parquet", one), write(tmp_path / "b.parquet", two)]
+        [write(tmp_path / "a.parquet", first), write(tmp_path / "b.parquet", second)]
     )
     assert len(table) == 4
     assert set(table.columns) == set(COLUMNS)

@@ -183,13 +183,13 @@ def test_exact_maximiser_of_reward_minus_beta_kl_is_the_law(tree, beta):
         log_mass = log_probs.sum(1)
         return (log_mass.exp() * (tree.reward - beta * (log_mass - reference))).sum()
 
-    found = tree.maximise(objective)
+    maximiser = tree.maximise(objective)
     q = float(reference[tree.gold].exp())
     assert 0.001 < q < 0.5
-    assert float(found[tree.gold].sum().exp()) == pytest.approx(
+    assert float(maximiser[tree.gold].sum().exp()) == pytest.approx(
         float(optimal_mass(q, beta)), abs=1e-3
     )
-    assert float(objective(found)) == pytest.approx(float(optimal_objective(q, beta)), abs=1e-5)
+    assert float(objective(maximiser)) == pytest.approx(float(optimal_objective(q, beta)), abs=1e-5)
 
 
 @pytest.mark.parametrize("beta", [1.0, 3.0])

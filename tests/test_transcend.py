@@ -64,10 +64,10 @@ def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
 )
 def test_transcends(mass, answer):
     table = transcend(planted({"raft~ood": mass}), SETTINGS, ["grpo", "raft"])
-    found = answers(table)
-    assert found["raft", "ood", "0.1"] == answer
-    assert {value for key, value in found.items() if key != ("raft", "ood", "0.1")} == {"no"}
-    assert set(found) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {
+    given = answers(table)
+    assert given["raft", "ood", "0.1"] == answer
+    assert {value for key, value in given.items() if key != ("raft", "ood", "0.1")} == {"no"}
+    assert set(given) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {
         ("raft", "ood", "0"),
         ("raft", "ood", "0.1"),
     }
