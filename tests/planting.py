@@ -1,4 +1,4 @@
-"""Evaluations with planted masses, and their ledger's verdicts."""
+"""Evaluations with planted masses, their ledger's verdicts, and runs to convergence."""
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,65 @@ def shifted(base, changes, seeds=3, width=0.002):
         return (base[prompts % len(base)] if isinstance(base, np.ndarray) else base) + change
 
     return mass
+
+
+def evaluations(
+    masses,
+    greedy=None,
+    *,
+    axis="depth",
+    seed=0,
+    ratio="0.1",
+    stage="sft",
+    split="ood",
+    task="trav;4;A",
+):
+    """Rows of one stage; `greedy` defaults to mass >= 0.5."""
+    masses = np.atleast_1d(np.asarray(masses, dtype=float))
+    greedy = masses >= 0.5 if greedy is None else np.asarray(greedy, dtype=bool)
+    with np.errstate(divide="ignore"):
+        log_mass = np.log(masses)
+    columns = {
+        "log_mass": log_mass,
+        "log_mass_markers": log_mass * 0.25,
+        "log_mass_content": log_mass * 0.75,
+        "greedy_correct": greedy,
+    }
+    names = {
+        "variant": "base",
+        "axis": axis,
+        "seed": seed,
+        "ood_ratio": ratio,
+        "stage": stage,
+        "split": split,
+        "task": task,
+    }
+    return with_method(
+        pd.DataFrame({**columns, "prompt_index": np.arange(len(masses))}).assign(**names)
+    )
+
+
+def covered(intervals, truth):
+    low, high = intervals
+    return np.mean((low <= truth) & (truth <= high))
+
+
+def theory(above, beta=1.0, seeds=3, width=0.0, start=0.2):
+    """Converged runs in which a share of the prompts ends above the bound."""
+    parts = []
+    for seed in range(seeds):
+        share = np.clip(above + width * (seed - 1), 0, 1)
+        for pool in ("train", "heldout"):
+            before = np.full(200, start)
+            bound = np.minimum(before * np.exp(1 / beta), 1)
+            after = np.where(np.arange(200) < round(200 * share), bound + 0.05, before * 1.2)
+            names = {"method": "rloo", "beta": beta, "axis": "depth", "seed": seed, "pool": pool}
+            parts.append(
+                pd.DataFrame(
+                    {"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}
+                ).assign(**names)
+            )
+    return pd.concat(parts)
 
 
 def judged(table, settings=SETTINGS, **more):
