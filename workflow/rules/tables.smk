@@ -1,17 +1,10 @@
 # Evaluations and runs to convergence -> the run's tables: three jobs, each making one group of the registry.
-from grpo_origin.analysis.tables import TABLES
+from grpo_origin.analysis.tables import names_of
 
-
-def tables_of(group):
-    """Names of the run's tables of a group."""
-    return [
-        name
-        for name, table in TABLES.items()
-        if table.group == group and (GRID.theory_runs or not table.converged)
-    ]
-
-
-EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = map(tables_of, ("evaluation", "theory", "claims"))
+EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
+    names_of(group, converged=bool(GRID.theory_runs))
+    for group in ("evaluation", "theory", "claims")
+)
 TABLE_NAMES = [*EVALUATION_TABLES, *THEORY_TABLES, *CLAIM_TABLES]
 STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
 
@@ -26,17 +19,12 @@ BETAS = {
 }
 
 
-def table_files(names):
-    """Both files of each table."""
-    return [PATHS.table(name, suffix) for name in names for suffix in ("csv", "parquet")]
-
-
 rule tables:
     input:
         evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
         training=TRAINED_FOLDERS,
     output:
-        tables=table_files(EVALUATION_TABLES),
+        tables=PATHS.table_files(EVALUATION_TABLES),
         readme=PATHS.tables_readme,
     log:
         PATHS.log("tables"),
@@ -57,7 +45,7 @@ rule theory_tables:
         traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
         samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
     output:
-        tables=table_files(THEORY_TABLES),
+        tables=PATHS.table_files(THEORY_TABLES),
     log:
         PATHS.log("theory_tables"),
     resources:
@@ -74,7 +62,7 @@ rule claims:
         evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
     output:
-        tables=table_files(CLAIM_TABLES),
+        tables=PATHS.table_files(CLAIM_TABLES),
     log:
         PATHS.log("claims"),
     resources:

@@ -20,7 +20,7 @@ from grpo_origin.jobs.files import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLES", "Column", "Table", "of_method"]
+__all__ = ["TABLES", "Column", "Table", "names_of", "of_method"]
 
 
 class Column(NamedTuple):
@@ -385,3 +385,12 @@ TABLES: dict[str, Table] = {
         _warnings,
     ),
 }
+
+
+def names_of(group: str, converged: bool) -> list[str]:
+    """Names of a group's tables in a run that has runs to convergence or not."""
+    return [
+        name
+        for name, table in TABLES.items()
+        if table.group == group and (converged or not table.converged)
+    ]

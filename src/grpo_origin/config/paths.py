@@ -5,6 +5,7 @@ Every argument may be a value or a Snakemake wildcard such as `{axis}`, so rules
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 BEFORE_RL = ("pretrain", "sft")
@@ -82,6 +83,10 @@ class Paths:
     def table(self, name: str, suffix: str) -> str:
         """A run-level table, suffix `csv` or `parquet`."""
         return f"{self.root}/tables/{name}.{suffix}"
+
+    def table_files(self, names: Iterable[str]) -> list[str]:
+        """Both files of each table."""
+        return [self.table(name, suffix) for name in names for suffix in ("csv", "parquet")]
 
     @property
     def tables_readme(self) -> str:
