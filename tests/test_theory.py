@@ -1,4 +1,4 @@
-"""The law and the bound, checked against exact maximisation; the experiment and the sampling check on the tiny study."""
+"""The law and the bound, checked against exact maximisation; the sampling check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.analysis.statistics import binomial_agrees
+from grpo_origin.analysis.intervals import binomial_agrees
 from grpo_origin.analysis.theory import (
     PROMPT_COLUMNS,
     read_prompts_table,
@@ -21,13 +21,14 @@ from grpo_origin.analysis.theory import (
     summarise,
 )
 from grpo_origin.config.schema import RuntimeSettings, TheorySettings
-from grpo_origin.config.stages import EvaluationSettings
+from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.law import (
     gain_bound,
     group_contrast,
     grpo_mass,
+    log_mass_bound,
     mass_bound,
     optimal_mass,
     optimal_objective,
@@ -50,6 +51,18 @@ def test_law_is_a_mass_between_the_reference_and_the_bound(q, beta):
     assert q - 1e-12 <= mass <= 1
     assert mass <= float(mass_bound(q, beta)) * (1 + 1e-9)
     assert mass - q <= float(gain_bound(q, beta)) * (1 + 1e-9) + 1e-15
+
+
+@given(st.floats(1e-12, 1), st.floats(0.01, 1e3))
+def test_bound_is_the_same_from_the_logarithm(q, beta):
+    assert np.exp(log_mass_bound(np.log(q), beta)) == pytest.approx(mass_bound(q, beta), rel=1e-9)
+
+
+def test_bound_of_a_mass_that_underflows_is_exact_from_its_logarithm():
+    assert mass_bound(np.exp(-800.0), 0.001) == 0
+    assert log_mass_bound([-800.0], 0.001).tolist() == [200.0]
+    with pytest.raises(ValueError, match="beta must be positive"):
+        log_mass_bound(-1.0, 0.0)
 
 
 @given(masses, masses, betas)
@@ -122,7 +135,10 @@ def simulated_contrast(q: float, size: int) -> float:
 
 
 class Tree:
-    """A policy with free logits at every prefix: 3 tokens of 4, one right completion; expectations by enumeration."""
+    """A policy with free logits at every prefix: 3 tokens of 4, one right completion.
+
+    Expectations are by enumeration.
+    """
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -167,13 +183,13 @@ def test_exact_maximiser_of_reward_minus_beta_kl_is_the_law(tree, beta):
         log_mass = log_probs.sum(1)
         return (log_mass.exp() * (tree.reward - beta * (log_mass - reference))).sum()
 
-    found = tree.maximise(objective)
+    maximiser = tree.maximise(objective)
     q = float(reference[tree.gold].exp())
     assert 0.001 < q < 0.5
-    assert float(found[tree.gold].sum().exp()) == pytest.approx(
+    assert float(maximiser[tree.gold].sum().exp()) == pytest.approx(
         float(optimal_mass(q, beta)), abs=1e-3
     )
-    assert float(objective(found)) == pytest.approx(float(optimal_objective(q, beta)), abs=1e-5)
+    assert float(objective(maximiser)) == pytest.approx(float(optimal_objective(q, beta)), abs=1e-5)
 
 
 @pytest.mark.parametrize("beta", [1.0, 3.0])
@@ -182,7 +198,7 @@ def test_exact_expected_update_of_grpo_rests_at_its_own_fixed_point(tree, beta, 
     reference = tree.log_probs(tree.reference)
 
     def objective(log_probs: torch.Tensor) -> torch.Tensor:
-        """A function whose gradient is TRL's expected update: the KL term of a token weighs on that token alone."""
+        """Its gradient is TRL's expected update: a token's KL term weighs on that token alone."""
         fixed = log_probs.detach()
         contrast = (
             1.0
@@ -288,7 +304,11 @@ def test_sampled_frequency_agrees_with_exact_mass(sft):
 
 
 def test_sampling_table(cell, tmp_path):
-    more = {"evaluation": EvaluationSettings(), "runtime": RuntimeSettings(device="cpu")}
+    more = {
+        "evaluation": EvaluationSettings(),
+        "numerics": NumericsSettings(device="cpu"),
+        "runtime": RuntimeSettings(),
+    }
     path = tmp_path / "sampling.parquet"
     inputs = (cell / "sft", cell / "data" / "test.parquet", path)
     sampling(*inputs, axis="mini", seed=0, ratio="0.25", prompts=4, samples=64, **more)

@@ -46,15 +46,6 @@ PROMPT_COUNTS = {
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
 
-TABLES = (
-    "summary",
-    "seed_means",
-    "gains",
-    "seed_gains",
-    "mass_gains",
-    "seed_mass_gains",
-    "training",
-)
 REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
 FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
 

@@ -1,8 +1,5 @@
-# Evaluations -> tables -> figures -> report.
-FIGURE_TABLES = [*TABLES, *THEORY_TABLES]
-STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
-
-CLAIM_TABLES = ["claims", "transcend"]
+# Tables -> figures -> report.
+FIGURE_TABLES = [*EVALUATION_TABLES, *THEORY_TABLES]
 
 # Tables shown in the report beside its figures: name -> category and title.
 CHECKS = {
@@ -11,52 +8,6 @@ CHECKS = {
     "sampling": ("Theory against practice", "Sampled frequencies against exact masses"),
 }
 CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLAIM_TABLES]}
-
-# KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
-BETAS = {
-    name: method.settings(SETTINGS.rl).beta * method.objective_is_grpos
-    for name, method in METHODS.items()
-}
-
-
-rule tables:
-    input:
-        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
-        stages=STAGE_FOLDERS,
-    output:
-        csv=[PATHS.table(name, "csv") for name in TABLES],
-        parquet=[PATHS.table(name, "parquet") for name in TABLES],
-    log:
-        PATHS.log("tables"),
-    resources:
-        **cluster("figures"),
-    params:
-        names=TABLES,
-        cells=GRID.cells,
-        stages=STAGE_NAMES,
-        bin_prompts=SETTINGS.claims.band_prompts,
-        code=code_of("tables"),
-    script:
-        "../scripts/tables.py"
-
-
-rule claims:
-    input:
-        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
-        theory=[PATHS.table("theory_prompts", "parquet")] if GRID.theory_runs else [],
-    output:
-        csv=[PATHS.table(name, "csv") for name in CLAIM_TABLES],
-        parquet=[PATHS.table(name, "parquet") for name in CLAIM_TABLES],
-    log:
-        PATHS.log("claims"),
-    resources:
-        **cluster("figures"),
-    params:
-        **settings_of("claims"),
-        betas=BETAS,
-        code=code_of("claims"),
-    script:
-        "../scripts/claims.py"
 
 
 rule figures:
@@ -107,11 +58,8 @@ rule report:
 ALL_TARGETS = [
     PATHS.report,
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
-    [
-        PATHS.table(name, suffix)
-        for name in [*FIGURE_TABLES, *CLAIM_TABLES]
-        for suffix in ("csv", "parquet")
-    ],
+    PATHS.table_files(TABLE_NAMES),
+    PATHS.tables_readme,
     [PATHS.evaluation(**cell) for cell in GRID.cells],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]

@@ -1,8 +1,4 @@
 # Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
-# theory: one row a run and pool; theory_prompts: one row a prompt; theory_trace: the course of each run.
-THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if GRID.theory_runs else []) + [
-    "sampling"
-]
 
 
 rule converge:
@@ -47,26 +43,6 @@ rule sampling:
         code=code_of("sampling"),
     script:
         "../scripts/sampling.py"
-
-
-rule theory_tables:
-    input:
-        runs=[PATHS.theory(**run) for run in GRID.theory_runs],
-        traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
-        samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
-    output:
-        csv=[PATHS.table(name, "csv") for name in THEORY_TABLES],
-        parquet=[PATHS.table(name, "parquet") for name in THEORY_TABLES],
-    log:
-        PATHS.log("theory_tables"),
-    resources:
-        **cluster("figures"),
-    params:
-        names=THEORY_TABLES,
-        tolerance=SETTINGS.claims.bound_tolerance,
-        code=code_of("theory"),
-    script:
-        "../scripts/theory.py"
 
 
 rule theory:

@@ -6,6 +6,7 @@ command line and the library share these functions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 BEFORE_RL = ("pretrain", "sft")
@@ -85,6 +86,15 @@ class Paths:
     def table(self, name: str, suffix: str) -> str:
         """A run-level table, suffix `csv` or `parquet`."""
         return f"{self.root}/tables/{name}.{suffix}"
+
+    def table_files(self, names: Iterable[str]) -> list[str]:
+        """Both files of each table."""
+        return [self.table(name, suffix) for name in names for suffix in ("csv", "parquet")]
+
+    @property
+    def tables_readme(self) -> str:
+        """What the tables of the run hold."""
+        return f"{self.root}/tables/README.md"
 
     def figure(self, name: str, suffix: str) -> str:
         """A figure, suffix `png` or `pdf`."""

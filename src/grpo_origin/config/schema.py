@@ -131,6 +131,9 @@ class ClaimsSettings(Section):
         (0.1, 0.9), description="From and to this starting mass a prompt is partly right."
     )
     saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
+    learnt: Rate = Field(
+        0.5, description="A model whose mean ID mass after SFT is below this gets a warning."
+    )
     broken: Rate = Field(
         0.5, description="Foreign tokens break a prompt if they take more than this mass from it."
     )
