@@ -1,16 +1,11 @@
 # Evaluations -> tables -> figures -> report.
-FIGURE_TABLES = [*TABLES, *THEORY_TABLES]
 STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
 
 CLAIM_TABLES = ["claims", "transcend"]
 
-# Tables shown in the report beside its figures: name -> category and title.
-CHECKS = {
-    "transcend": ("Beyond zero", "Does it transcend? OOD prompts that started from about no mass"),
-    "theory": ("Theory against practice", "Runs to convergence against the law"),
-    "sampling": ("Theory against practice", "Sampled frequencies against exact masses"),
-}
-CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLAIM_TABLES]}
+ALL_TABLES = [*TABLES, *THEORY_TABLES, *CLAIM_TABLES]
+FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
+PAGE_TABLES = [name for name in ("claims", "warnings", *SHOWN_TABLES) if name in ALL_TABLES]
 
 # KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
 BETAS = {
@@ -70,8 +65,7 @@ rule figures:
     resources:
         **cluster("figures"),
     params:
-        tables=FIGURE_TABLES,
-        figures=list(FIGURES.values()),
+        figures={name: (drawing.entry.name, drawing.axis) for name, drawing in FIGURES.items()},
         method=SETTINGS.main_method,
         beta=BETAS[SETTINGS.main_method],
         code=code_of("figures"),
@@ -82,8 +76,7 @@ rule figures:
 rule report:
     input:
         figures=[PATHS.figure(name, "png") for name in FIGURES],
-        claims=PATHS.table("claims", "parquet"),
-        checks=[PATHS.table(name, "parquet") for name in CHECKS],
+        tables=[PATHS.table(name, "parquet") for name in PAGE_TABLES],
         stages=STAGE_FOLDERS,
     output:
         PATHS.report,
@@ -92,13 +85,9 @@ rule report:
     resources:
         **cluster("figures"),
     params:
-        run=SETTINGS.run,
-        method=SETTINGS.main_method,
         beta=BETAS[SETTINGS.main_method],
-        figures=list(FIGURES.values()),
-        kinds=FIGURE_KINDS,
-        checks=list(CHECKS.values()),
-        settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
+        settings=SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"}),
+        template=content_fingerprint(PAGE_TEMPLATE),
         code=code_of("report"),
     script:
         "../scripts/report.py"
@@ -107,11 +96,7 @@ rule report:
 ALL_TARGETS = [
     PATHS.report,
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
-    [
-        PATHS.table(name, suffix)
-        for name in [*FIGURE_TABLES, *CLAIM_TABLES]
-        for suffix in ("csv", "parquet")
-    ],
+    [PATHS.table(name, suffix) for name in ALL_TABLES for suffix in ("csv", "parquet")],
     [PATHS.evaluation(**cell) for cell in GRID.cells],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]
