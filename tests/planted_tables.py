@@ -20,7 +20,7 @@ CONFIG = {
     "ratios": ["0", "0.02", "0.1"],
     "axes": {
         "many": {
-            "id": ["trav;4;A", "shift;4;A"],
+            "id": ["trav;4;A", "shift;4;A", "trav trav;4;A"],
             "ood": ["trav shift;4;A", "shift trav;4;A"],
             "mixed": [1, 3],
             "theory": ["0.1"],

@@ -145,8 +145,8 @@ def test_tasks_figure_has_a_panel_for_every_task_of_either_split(tables, setting
         where = {"axis": "many", "metric": "mass", "split": split, "task": task}
         part = both(tables, "task_summary", "task_seed_means", **where)
         check_series(axes, *part, "ood_ratio", LABEL_OF)
-    lowest = [panels[3], panels[1], panels[2]]  # four panels in three columns
-    assert [axes.get_xlabel() for axes in lowest] == ["OOD share of pretraining"] * 3
+    lowest = [axes for axes in panels if axes.get_xlabel() == "OOD share of pretraining"]
+    assert lowest == panels[2:]  # three tasks above two
     assert all(axes.xaxis.get_tick_params()["labelbottom"] for axes in lowest)
 
 
@@ -309,10 +309,11 @@ def test_convergence_figure_has_the_law_of_every_run_and_each_beta_once_in_its_l
         [run | {"pool": "train", "law": law} for run, law in zip(runs, (0.8, 0.16), strict=True)]
     )
     axes = theory.convergence_figure(trace, prompts).axes[0]
-    lines = {kind: [line for line in axes.lines if line.get_linestyle() == kind] for kind in "-:"}
+    curves = [line for line in axes.lines if len(line.get_xdata())]
+    lines = {kind: [line for line in curves if line.get_linestyle() == kind] for kind in "-:"}
     assert [line.get_ydata()[0] for line in lines[":"]] == [0.8, 0.16]
     assert [list(line.get_ydata()) for line in lines["-"]] == [[0.2, 0.6]] * 2
-    assert axes.get_legend_handles_labels()[1] == ["beta 1"]
+    assert axes.get_legend_handles_labels()[1] == [*theory.CURVES, "beta 1"]
 
 
 def test_training_figure_draws_every_seed_and_their_mean(tables):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 METRICS = {"accuracy": "greedy accuracy", "mass": "mean correct mass Q"}
+EXPOSURE = "OOD share of pretraining"
 SHIFT = 0.12  # between series at the same place, in steps of the horizontal axis
 SPLIT_LABELS = {"id": "in distribution (ID)", "ood": "out of distribution (OOD)"}
 STAGE_LABELS = {"pretrain": "pretrained", "sft": "SFT"}
@@ -177,7 +178,7 @@ def ratio_axis(axes: Axes, ratios: Sequence[str], label: bool = True) -> None:
     axes.set_xticks(range(len(ratios)), ratios)
     axes.set_xlim(-0.5, len(ratios) - 0.5)
     if label:
-        axes.set_xlabel("OOD share of pretraining")
+        axes.set_xlabel(EXPOSURE)
 
 
 def zero_line(axes: Axes) -> None:
@@ -191,27 +192,33 @@ def panels_of(
     """A figure and its panels, shape (rows, columns); `width` and `height` of a panel in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows))
+    figure.set_layout_engine("constrained", w_pad=0.08)  # inches; keeps tick labels apart
     return figure, figure.subplots(rows, columns, squeeze=False, **more)
 
 
-def leave_empty(panels: np.ndarray, column: int, row: int) -> None:
-    """Hide a column's panels from a row on; the last one above them gets the labels below."""
-    for axes in panels[row:, column]:
-        axes.set_visible(False)
-    if 0 < row < len(panels):
-        panels[row - 1, column].tick_params(labelbottom=True)
+def label_lowest(panels: np.ndarray, label: str) -> None:
+    """Hide panels that hold nothing; the lowest other one of each column gets ticks and label."""
+    for column in panels.T:
+        used = [axes for axes in column if axes.has_data()]
+        for axes in column:
+            axes.set_visible(axes in used)
+        used[-1].tick_params(labelbottom=True)
+        used[-1].set_xlabel(label)
 
 
 def legend(figure: Figure, columns: int = 4, title: str | None = None) -> None:
-    """One legend above the panels, with every label that any of them has."""
+    """One legend above the panels, with every label that any of them has, series first."""
+    from matplotlib.container import Container
+
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    labels = sorted(handles, key=lambda label: not isinstance(handles[label], Container))
     figure.legend(
-        list(handles.values()),
-        list(handles),
+        [handles[label] for label in labels],
+        labels,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         ncols=min(columns, len(handles)),

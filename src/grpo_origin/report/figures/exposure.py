@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.report.plotting import (
+    EXPOSURE,
     METRICS,
     SPLIT_LABELS,
     UNIT,
     Measured,
-    leave_empty,
+    label_lowest,
     legend,
     ordered,
     panels_of,
@@ -24,6 +25,8 @@ from grpo_origin.report.registry import figure
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+WIDEST = 4  # panels beside each other
 
 
 @figure(
@@ -73,27 +76,28 @@ def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> F
     """,
 )
 def tasks_figure(task_summary: pd.DataFrame, task_seed_means: pd.DataFrame, axis: str) -> Figure:
-    """Mean mass of every task of an axis against the OOD ratio, a panel a task."""
+    """Mean mass of every task of an axis against the OOD ratio, a panel a task, OOD below ID."""
     both = Measured(task_summary, task_seed_means)
     series = both.where(axis=axis, metric="mass", split=SPLITS)
     ratios, stages = ordered(series.means["ood_ratio"]), stages_of(series.means)
-    tasks = series.means[["split", "task"]].drop_duplicates().sort_values(["split", "task"])
-    columns = min(3, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure, panels = panels_of(rows, columns, width=2.6, height=2.2, sharex=True, sharey=True)
-    for column in range(columns):
-        used = len(range(column, len(tasks), columns))
-        leave_empty(panels, column, used)
-        panels[used - 1, column].set_xlabel("OOD share of pretraining")
-    places = zip(panels.flat, tasks.itertuples(index=False, name=None), strict=False)
-    for axes, (split, task) in places:
-        part = series.where(split=split, task=task)
-        stage_lines(axes, part, "ood_ratio", ratios, stages)
-        ratio_axis(axes, ratios, label=False)
-        axes.set_ylim(*UNIT)
-        axes.set_title(f"{split.upper()}: {task}")
-    for axes in panels[:, 0]:
-        axes.set_ylabel(METRICS["mass"])
+    tasks = {split: sorted(set(pick(series.means, split=split)["task"])) for split in SPLITS}
+    columns = min(WIDEST, max(map(len, tasks.values())))
+    lines = [
+        [(split, task) for task in names[start : start + columns]]
+        for split, names in tasks.items()
+        for start in range(0, len(names), columns)
+    ]
+    shared = {"sharex": True, "sharey": True}
+    figure, panels = panels_of(len(lines), columns, width=2.6, height=2.2, **shared)
+    for row, line in enumerate(lines):
+        for axes, (split, task) in zip(panels[row], line, strict=False):
+            part = series.where(split=split, task=task)
+            stage_lines(axes, part, "ood_ratio", ratios, stages)
+            ratio_axis(axes, ratios, label=False)
+            axes.set_ylim(*UNIT)
+            axes.set_title(f"{split.upper()}: {task}")
+        panels[row, 0].set_ylabel(METRICS["mass"])
+    label_lowest(panels, EXPOSURE)
     legend(figure)
     return figure
 

@@ -11,7 +11,7 @@ from grpo_origin.report.plotting import (
     UNIT,
     Measured,
     draw_series,
-    leave_empty,
+    label_lowest,
     legend,
     looks_of,
     ordered,
@@ -64,6 +64,7 @@ def gain_figure(mass_gains: pd.DataFrame, seed_mass_gains: pd.DataFrame, beta: f
             _draw_limits(axes, part.means, bins, beta)
         zero_line(axes)
         axes.set_xticks(range(len(bins)), bins, rotation=45, ha="right")
+        axes.set_xlim(-0.5, len(bins) - 0.5)
         axes.set_xlabel("starting mass Q of the prompt (after SFT)")
         axes.set_title(SPLIT_LABELS[split])
     panels[0, 0].set_ylabel("gain in mass against SFT")
@@ -155,13 +156,8 @@ def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame) -> Figure:
             axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
             axes.set_ylim(*UNIT)
             axes.set_title(f"{name}, OOD ratio {ratio}", fontsize="small")
-        for axes in panels[row, len(ratios[name]) :]:
-            axes.set_visible(False)
         panels[row, 0].set_ylabel("exact pass@k")
-    for column in range(columns):
-        last = max(row for row, name in enumerate(names) if column < len(ratios[name]))
-        leave_empty(panels, column, last + 1)
-        panels[last, column].set_xlabel("k (samples)")
+    label_lowest(panels, "k (samples)")
     legend(figure)
     return figure
 
@@ -206,6 +202,6 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
         zero_line(axes)
         ratio_axis(axes, ratios)
         axes.set_title(name)
-    panels[0, 0].set_ylabel("change of mean mass against SFT")
+    panels[0, 0].set_ylabel("change of mass against SFT")
     legend(figure, columns=2)
     return figure

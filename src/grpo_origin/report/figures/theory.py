@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CATEGORY = "Theory against practice"
+CURVES = ("pool prompts", "held-out prompts", "law for the pool")
 LABELS = {"rloo": "RLOO, exact objective", "grpo": "GRPO as practised"}
 
 
@@ -111,6 +112,8 @@ def convergence_figure(theory_trace: pd.DataFrame, theory_prompts: pd.DataFrame)
     pool = pick(theory_prompts, pool="train")
     law = pool.groupby(["method", "beta", *cell])["law"].mean()
     for axes, method in zip(panels.flat, methods, strict=True):
+        for line, text in zip(("-", "--", ":"), CURVES, strict=True):
+            axes.plot([], [], color="0.3", linestyle=line, label=text)  # for the legend
         for beta in betas:
             runs = pick(theory_trace, method=method, beta=beta)
             look: dict[str, Any] = {"color": palette[beta]}
@@ -125,5 +128,5 @@ def convergence_figure(theory_trace: pd.DataFrame, theory_prompts: pd.DataFrame)
         axes.set_title(LABELS[method])
         axes.set_xlabel("optimiser step")
     panels[0, 0].set_ylabel(METRICS["mass"])
-    legend(figure)
+    legend(figure, columns=6)
     return figure

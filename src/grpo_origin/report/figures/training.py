@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_origin.report.plotting import (
+    EXPOSURE,
     LINES,
     colours,
     legend,
@@ -59,5 +60,5 @@ def training_figure(training: pd.DataFrame, axis: str) -> Figure:
         panels[-1, column].set_xlabel("optimiser step")
     for axes, label in zip(panels[:, 0], CURVES.values(), strict=True):
         axes.set_ylabel(label)
-    legend(figure, columns=8, title="OOD share of pretraining")
+    legend(figure, columns=8, title=EXPOSURE)
     return figure
