@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grpo_origin.config.load import load_settings
 from grpo_origin.report.figures import ENTRIES, figures_of
 from grpo_origin.report.page import numerics_of, texts, words_of, write_report
 from grpo_origin.report.registry import SHOWN_TABLES
@@ -167,14 +168,15 @@ def test_links_of_the_page_resolve_and_nothing_is_loaded_from_outside(tmp_path, 
 def test_settings_and_software_are_shown_and_what_changes_no_result_is_not(
     tmp_path, settings, figures
 ):
-    page = Page(written(tmp_path, settings, figures))
+    long = RECORD | {"seconds": 1234.5}
+    page = Page(written(tmp_path, settings, figures, provenance=[long]))
     (shown,) = page.texts["pre"]
-    whole = settings.model_dump(mode="json")
-    assert json.loads(shown) == {
-        name: whole[name] for name in whole if name not in ("runtime", "resources")
-    }
+    config = json.loads(shown)
+    assert load_settings(config) == settings
+    assert not {"runtime", "resources"} & set(config)
+    assert config["axes"]["single"]["ood"] == ["trav trav;4;A"]
     assert "git commit abc; torch 2.13.0" in page.texts["p"]
-    assert ["sft", "cpu", "1", "1.5", "1.5", "300"] in page.rows
+    assert ["sft", "cpu", "1", "1234", "1234", "300"] in page.rows
 
 
 def test_planted_markup_stays_text(tmp_path, figures):
@@ -206,10 +208,8 @@ def test_numerics_are_shown_and_stages_that_differ_in_them_are_warned_of(
     assert mixed.texts["h2"][0] == "Warnings"
     lines = [text for text in mixed.texts["p"] if "differ" in text]
     assert lines == [
-        "Stages of this run differ in device class: cpu (3 jobs), cuda (1 jobs). "
-        "See How it was run.",
-        "Stages of this run differ in precision: float32 (3 jobs), bfloat16 (1 jobs). "
-        "See How it was run.",
+        "Stages of this run differ in device class (jobs: 3 cpu, 1 cuda). See How it was run.",
+        "Stages of this run differ in precision (jobs: 3 float32, 1 bfloat16). See How it was run.",
     ]
     assert list(numerics_of([RECORD, RECORD, cuda, half])["jobs"]) == [2, 1, 1]
 
@@ -242,10 +242,17 @@ def test_captions_speak_of_the_method_shown_and_of_the_law_where_it_holds():
 def test_captions_say_how_many_prompts_and_seeds_and_what_the_bars_are():
     settings = planted_settings()
     _, caption = texts(ENTRIES["axis"], words_of(settings, 0.0, "many"))
-    for part in ("40 ID and 40 OOD", "n = 3 seed(s)", "95 % interval over seeds"):
+    for part in (
+        "40 ID and 40 OOD",
+        "n = 3 seeds: mean over seeds",
+        "bars: 95 % t interval over seeds",
+    ):
         assert part in caption
     alone = words_of(planted_settings(seeds=[0]), 0.0, "many")
-    assert "95 % interval over prompts (one seed)" in texts(ENTRIES["axis"], alone)[1]
+    assert (
+        "n = 1 seed: mean over seeds, bars: 95 % interval over prompts (one seed)"
+        in texts(ENTRIES["axis"], alone)[1]
+    )
     assert "with 0, 1, 3 of their tokens" in texts(ENTRIES["mixing"], alone)[1]
 
 

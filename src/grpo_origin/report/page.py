@@ -19,6 +19,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from grpo_origin.analysis.statistics import LEVEL
+from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import Settings
 from grpo_origin.jobs.files import atomic
 from grpo_origin.report.figures import figures_of
@@ -30,7 +32,6 @@ from grpo_origin.report.registry import (
     method_label,
 )
 
-LEVEL = 95  # per cent, of every interval in figures (analysis.statistics.LEVEL)
 RUN = "How it was run"
 VERDICTS = ("supported", "contradicted", "inconclusive")
 
@@ -57,25 +58,32 @@ class Category:
 def words_of(settings: Settings, beta: float, axis: str | None = None) -> dict[str, Any]:
     """What titles and captions can name; `beta` is the KL weight of the method shown, 0 for none.
 
-    `seeds` and `theory_seeds` count seeds, `prompts` test prompts of a split and seed, `pool`
-    prompts that runs to convergence train on, `bin_prompts` the fewest a bin needs; `mixed` is the
-    text of the numbers of foreign tokens, `interval` what the bars are.
+    `seeds` counts seeds, `prompts` test prompts of a split and seed, `pool` prompts that runs to
+    convergence train on, `bin_prompts` the fewest a bin needs. Text: `n` and `theory_n` (how
+    many seeds), `interval` (what bars are), `means` (both), `mixed` (numbers of foreign tokens).
     """
     seeds = len(settings.seeds)
-    unit = "over seeds (over prompts where seeds agree)" if seeds > 1 else "over prompts (one seed)"
+    unit = "t interval over seeds (over prompts where seeds agree)"
+    interval = f"{100 * LEVEL:g} % {unit if seeds > 1 else 'interval over prompts (one seed)'}"
     counts = (0, *settings.axes[axis].mixed) if axis else ()
     return {
         "axis": axis,
         "beta": beta,
         "bin_prompts": settings.claims.band_prompts,
-        "interval": f"{LEVEL} % interval {unit}",
+        "interval": interval,
+        "means": f"{_counted(seeds)}: mean over seeds, bars: {interval}, every seed a point",
         "method": method_label(settings.main_method),
         "mixed": ", ".join(map(str, counts)),
+        "n": _counted(seeds),
         "pool": settings.theory.pool,
         "prompts": settings.evaluation.prompts,
         "seeds": seeds,
-        "theory_seeds": min(seeds, settings.theory.seeds),
+        "theory_n": _counted(min(seeds, settings.theory.seeds)),
     }
+
+
+def _counted(seeds: int) -> str:
+    return f"n = {seeds} seed{'' if seeds == 1 else 's'}"
 
 
 def texts(entry: FigureEntry, words: Mapping[str, Any]) -> tuple[str, str]:
@@ -139,8 +147,8 @@ def numerics_warnings(numerics: pd.DataFrame) -> list[str]:
     for name, label in (("device", "device class"), ("precision", "precision")):
         kinds = numerics.groupby(name, sort=False)["jobs"].sum()
         if len(kinds) > 1:
-            counts = ", ".join(f"{kind} ({jobs} jobs)" for kind, jobs in kinds.items())
-            lines.append(f"Stages of this run differ in {label}: {counts}. See {RUN}.")
+            counts = ", ".join(f"{jobs} {kind}" for kind, jobs in kinds.items())
+            lines.append(f"Stages of this run differ in {label} (jobs: {counts}). See {RUN}.")
     return lines
 
 
@@ -162,10 +170,19 @@ def _categories(
     return [section for section in sections.values() if section.figures or section.tables]
 
 
+def _as_written(settings: Settings) -> dict[str, Any]:
+    """The settings that change results, as a configuration that gives the same ones."""
+    dumped = settings.model_dump(mode="json", exclude={"runtime", "resources"})
+    for name, axis in settings.axes.items():
+        dumped["axes"][name] |= {split: [str(t) for t in axis.tasks(split)] for split in SPLITS}
+    dumped["methods"] = [{name: values} for name, values in settings.methods.items()]
+    return dumped
+
+
 def _shown(value: Any) -> str:
-    """A value in a cell of a table: numbers to three digits, nothing for what is missing."""
+    """A value in a cell of a table: numbers to three digits or more, nothing if it is missing."""
     if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.3g}"
+        return "" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return "" if value is None else str(value)
 
 
@@ -214,7 +231,6 @@ def write_report(
     warned = bool(warnings) or warning_rows is not None
     categories = _categories(settings, beta, figures, tables)
     versions = provenance[0]["versions"] if provenance else {}
-    dumped = settings.model_dump(mode="json", exclude={"runtime", "resources"})
     page = (
         _environment()
         .get_template(PAGE_TEMPLATE.name)
@@ -238,7 +254,7 @@ def write_report(
             software=", ".join(f"{name} {text}" for name, text in versions.items() if text),
             numerics=numerics,
             times=stage_times(provenance) if provenance else None,
-            settings=json.dumps(dumped, indent=2),
+            settings=json.dumps(_as_written(settings), indent=2),
         )
     )
     with atomic(path) as temporary:

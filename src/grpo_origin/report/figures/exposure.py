@@ -38,10 +38,9 @@ WIDEST = 4  # panels beside each other
     Greedy accuracy (top) and mean correct mass Q (bottom), both from 0 to 1 and exact, from one
     forward pass a prompt, against the share of OOD samples in pretraining (evenly spaced, so that 0
     and the smallest ratio stay apart). {{ prompts }} ID and {{ prompts }} OOD test prompts a seed,
-    n = {{ seeds }} seed(s). A line a stage: mean over seeds, bars {{ interval }}, every seed a
-    point. Where tasks differ in their number of operations, the pretrained model has less mass on
-    ID prompts because it also continues prompts with further operations; SFT teaches where a prompt
-    ends, and may hide OOD mass that pretraining had put there.
+    a line a stage; {{ means }}. Where tasks differ in their number of operations, the pretrained
+    model has less mass on ID prompts because it also continues prompts with further operations; SFT
+    teaches where a prompt ends, and may hide OOD mass that pretraining had put there.
     """,
 )
 def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> Figure:
@@ -70,9 +69,8 @@ def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> F
     title="{{ axis }}: every task by itself",
     caption="""
     Mean correct mass Q of each task, ID and OOD, against the OOD share of pretraining. The
-    {{ prompts }} test prompts of a split and seed are shared evenly by its tasks; n = {{ seeds }}
-    seed(s), mean over seeds, bars {{ interval }}, every seed a point. A mean over tasks can hide
-    that one OOD task is learnt and another is not.
+    {{ prompts }} test prompts of a split and seed are shared evenly by its tasks; {{ means }}. A
+    mean over tasks can hide that one OOD task is learnt and another is not.
     """,
 )
 def tasks_figure(task_summary: pd.DataFrame, task_seed_means: pd.DataFrame, axis: str) -> Figure:
@@ -109,8 +107,7 @@ def tasks_figure(task_summary: pd.DataFrame, task_seed_means: pd.DataFrame, axis
     title="{{ axis }}: foreign tokens in ID prompts",
     caption="""
     Mean correct mass Q of {{ prompts }} ID test prompts a seed with {{ mixed }} of their tokens
-    replaced by the twin of the other alphabet, a panel an OOD ratio, a line a stage;
-    n = {{ seeds }} seed(s), mean over seeds, bars {{ interval }}, every seed a point.
+    replaced by the twin of the other alphabet, a panel an OOD ratio, a line a stage; {{ means }}.
     """,
 )
 def mixing_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> Figure:

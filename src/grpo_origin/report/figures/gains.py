@@ -42,11 +42,10 @@ GAINS, LOSSES = "What RL gains", "What RL loses"
     caption="""
     Change of a test prompt's correct mass by {{ method }} against its mass after SFT, all axes and
     OOD ratios together, in bins of that starting mass. Mean over the seeds with at least
-    {{ bin_prompts }} prompts in the bin (n at most {{ seeds }}), bars {{ interval }}, every seed a
-    point.
-    {% if beta > 0 %}Grey: what the law of KL-regularised RL and its bound allow at the KL weight of
-    the run, {{ "%g" | format(beta) }}. At a weight near 0 that is all the room there is, 1 - Q, for
-    any Q but 0: the training run, not the objective, sets the limit.{% endif %}
+    {{ bin_prompts }} prompts in the bin (n at most {{ seeds }}), bars: {{ interval }}, every seed a
+    point. {% if beta > 0 %}Grey: what the law of KL-regularised RL and its bound allow at the KL
+    weight of the run, {{ "%g" | format(beta) }}. At a weight near 0 that is all the room there is,
+    1 - Q, for any Q but 0: the training run, not the objective, sets the limit.{% endif %}
     """,
 )
 def gain_figure(mass_gains: pd.DataFrame, seed_mass_gains: pd.DataFrame, beta: float) -> Figure:
@@ -99,8 +98,8 @@ def _draw_limits(axes: Axes, means: pd.DataFrame, bins: list[str], beta: float) 
     title="Saturation on ID prompts",
     caption="""
     Gain in mean correct mass on ID test prompts by {{ method }} against the ID mass after SFT: a
-    point a cell (axis, OOD ratio, seed), the mean of {{ prompts }} prompts; n = {{ seeds }}
-    seed(s). The dotted line is the room that was left, 1 - Q.
+    point a cell (axis, OOD ratio, seed), the mean of {{ prompts }} prompts; {{ n }}. The dotted
+    line is the room that was left, 1 - Q.
     """,
 )
 def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
@@ -137,8 +136,8 @@ def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Fig
     caption="""
     Exact pass@k, the mean of 1 - (1 - Q)^k over {{ prompts }} OOD test prompts a seed: the chance
     that one of k samples at temperature 1 is right. A row an axis, a panel an OOD ratio;
-    n = {{ seeds }} seed(s), mean over seeds, bars {{ interval }}, every seed a point. RL that only
-    sharpens raises pass@1 and leaves pass@k at the largest k where it was, or lowers it.
+    {{ means }}. RL that only sharpens raises pass@1 and leaves pass@k at the largest k where it
+    was, or lowers it.
     """,
 )
 def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame) -> Figure:
@@ -177,8 +176,8 @@ def _with_k(table: pd.DataFrame) -> pd.DataFrame:
     title="What {{ method }} on one distribution does to the other",
     caption="""
     Change of the mean correct mass on ID and on OOD test prompts by {{ method }} on ID and on OOD
-    prompts, against SFT; paired over {{ prompts }} prompts a split and seed, n = {{ seeds }}
-    seed(s), mean over seeds, bars {{ interval }}, every seed a point. Below 0 is forgetting.
+    prompts, against SFT; paired over {{ prompts }} prompts a split and seed, {{ means }}. Below 0
+    is forgetting.
     """,
 )
 def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:

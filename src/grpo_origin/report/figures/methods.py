@@ -35,8 +35,8 @@ SHIFTS = {"ood": -0.16, "id": 0.16}  # of the splits of a method, in rows
     Change of the mean correct mass against SFT by every RL method, on {{ prompts }} OOD test
     prompts (filled) and {{ prompts }} ID test prompts a seed (open: forgetting, where it is
     negative), a column an OOD ratio, a row the prompts trained on. The dashed line is the room that
-    was left above the OOD mass after SFT. n = {{ seeds }} seed(s), mean over seeds, bars
-    {{ interval }}, every seed a point. Figures of the other categories show {{ method }} alone.
+    was left above the OOD mass after SFT; {{ means }}. Figures of the other categories show
+    {{ method }} alone.
     """,
     all_methods=True,
 )

@@ -26,12 +26,12 @@ LABELS = {"rloo": "RLOO, exact objective", "grpo": "GRPO as practised"}
     caption="""
     RL with a KL term run to convergence on a fixed pool of {{ pool }} prompts, a column a KL weight
     beta: correct mass Q of every prompt after training against its mass before. Filled: prompts of
-    the pool; open: {{ prompts }} held-out test prompts. The line is the law
-    Q e^(1/beta) / (1 - Q + Q e^(1/beta)), the dotted line the bound Q + (e^(1/beta) - 1) Q. Top:
-    RLOO, which optimises the objective of the law; bottom: GRPO as practised (advantages divided by
-    the group's standard deviation, KL by token), with the mass at which it should come to rest by
-    its own fixed point (crosses, pool prompts). n = {{ theory_seeds }} seed(s), a point a prompt
-    and run, so without intervals; docs/theory.md has the derivations.
+    the pool; open: {{ prompts }} held-out test prompts. The line is the law Q e^(1/beta) / (1 - Q +
+    Q e^(1/beta)), the dotted line the bound Q + (e^(1/beta) - 1) Q. Top: RLOO, which optimises the
+    objective of the law; bottom: GRPO as practised (advantages divided by the group's standard
+    deviation, KL by token), with the mass at which it should come to rest by its own fixed point
+    (crosses, pool prompts). {{ theory_n }}, a point a prompt and run, so without intervals;
+    docs/theory.md has the derivations.
     """,
     all_methods=True,
 )
@@ -98,8 +98,7 @@ def _draw_prompts(axes: Axes, prompts: pd.DataFrame, fixed_point: bool) -> None:
     caption="""
     Exact mean correct mass Q of the {{ pool }} prompts of the pool (full) and of {{ prompts }}
     held-out prompts (broken) while training, by optimiser step, a colour a KL weight, with the mean
-    that the law predicts for the pool (dotted). A line a run: n = {{ theory_seeds }} seed(s) an
-    axis and OOD ratio.
+    that the law predicts for the pool (dotted). A line a run: {{ theory_n }} an axis and OOD ratio.
     """,
     all_methods=True,
 )

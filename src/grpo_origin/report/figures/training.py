@@ -36,8 +36,7 @@ CURVES = {
     caption="""
     Mean reward of the rollouts (share of completions that are right), share of groups whose rewards
     are all equal (they give no policy gradient), and KL to the SFT model in nats a token, by
-    optimiser step. A colour an OOD ratio: thick the mean of n = {{ seeds }} seed(s), thin every
-    seed.
+    optimiser step. A colour an OOD ratio: thick the mean of {{ n }}, thin every seed.
     """,
 )
 def training_figure(training: pd.DataFrame, axis: str) -> Figure:
