@@ -4,8 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 # Jobs run the code of this checkout, installed or not.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
@@ -22,6 +20,9 @@ from grpo_origin.config.paths import rl_stage
 from grpo_origin.jobs import prefork
 from grpo_origin.jobs.files import hold_alone
 from grpo_origin.jobs.fingerprint import code_fingerprint
+from grpo_origin.jobs.provenance import content_fingerprint
+from grpo_origin.report.figures import figures_of
+from grpo_origin.report.registry import PAGE_TEMPLATE, SHOWN_TABLES
 from grpo_origin.study import open_study
 
 try:
@@ -46,30 +47,8 @@ PROMPT_COUNTS = {
 }
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
 
-REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
-FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
-
-
-def _axes_of(per):
-    """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
-    if per == "run" or (per == "theory" and any(map(SETTINGS.theory_ratios, SETTINGS.axes))):
-        return [None]
-    choose = {
-        "axis": lambda axis: True,
-        "mixed": lambda axis: axis.mixed,
-        "tasks": lambda axis: len(axis.ood) > 1,
-        "theory": lambda axis: False,
-        "methods": lambda axis: len(SETTINGS.methods) > 1,
-    }[per]
-    return [name for name, axis in SETTINGS.axes.items() if choose(axis)]
-
-
 # Name of each figure -> its kind and axis.
-FIGURES = {
-    f"{kind}-{axis}" if axis else kind: (kind, axis)
-    for kind, about in FIGURE_KINDS.items()
-    for axis in _axes_of(about["per"])
-}
+FIGURES = figures_of(SETTINGS)
 
 
 def _alternatives(values):

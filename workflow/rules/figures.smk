@@ -1,13 +1,6 @@
 # Tables -> figures -> report.
-FIGURE_TABLES = [*EVALUATION_TABLES, *THEORY_TABLES]
-
-# Tables shown in the report beside its figures: name -> category and title.
-CHECKS = {
-    "transcend": ("Beyond zero", "Does it transcend? OOD prompts that started from about no mass"),
-    "theory": ("Theory against practice", "Runs to convergence against the law"),
-    "sampling": ("Theory against practice", "Sampled frequencies against exact masses"),
-}
-CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLAIM_TABLES]}
+FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
+PAGE_TABLES = [name for name in ("claims", "warnings", *SHOWN_TABLES) if name in TABLE_NAMES]
 
 
 rule figures:
@@ -21,8 +14,7 @@ rule figures:
     resources:
         **cluster("figures"),
     params:
-        tables=FIGURE_TABLES,
-        figures=list(FIGURES.values()),
+        figures={name: (drawing.entry.name, drawing.axis) for name, drawing in FIGURES.items()},
         method=SETTINGS.main_method,
         beta=BETAS[SETTINGS.main_method],
         code=code_of("figures"),
@@ -33,8 +25,7 @@ rule figures:
 rule report:
     input:
         figures=[PATHS.figure(name, "png") for name in FIGURES],
-        claims=PATHS.table("claims", "parquet"),
-        checks=[PATHS.table(name, "parquet") for name in CHECKS],
+        tables=[PATHS.table(name, "parquet") for name in PAGE_TABLES],
         stages=STAGE_FOLDERS,
     output:
         PATHS.report,
@@ -43,13 +34,9 @@ rule report:
     resources:
         **cluster("figures"),
     params:
-        run=SETTINGS.run,
-        method=SETTINGS.main_method,
         beta=BETAS[SETTINGS.main_method],
-        figures=list(FIGURES.values()),
-        kinds=FIGURE_KINDS,
-        checks=list(CHECKS.values()),
-        settings=SETTINGS.model_dump(exclude={"runtime", "resources"}),
+        settings=SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"}),
+        template=content_fingerprint(PAGE_TEMPLATE),
         code=code_of("report"),
     script:
         "../scripts/report.py"
@@ -58,7 +45,7 @@ rule report:
 ALL_TARGETS = [
     PATHS.report,
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
-    PATHS.table_files(TABLE_NAMES),
+    table_files(TABLE_NAMES),
     PATHS.tables_readme,
     [PATHS.evaluation(**cell) for cell in GRID.cells],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
