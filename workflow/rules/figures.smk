@@ -45,7 +45,7 @@ rule report:
 ALL_TARGETS = [
     PATHS.report,
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
-    table_files(TABLE_NAMES),
+    PATHS.table_files(TABLE_NAMES),
     PATHS.tables_readme,
     [PATHS.evaluation(**cell) for cell in GRID.cells],
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
