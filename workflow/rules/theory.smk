@@ -1,5 +1,8 @@
-# Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
-# theory: one row a run and pool; theory_prompts: one row a prompt; theory_trace: the course of each run.
+# Theory against practice: RL to convergence for the cells an axis names under `theory`, and
+# sampling as a check of exact masses.
+# theory: a row a run and pool; theory_prompts: a row a prompt; theory_trace: the course of a run.
+from grpo_origin.config.grid import CONVERGED_METHODS
+
 THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if GRID.theory_runs else []) + [
     "sampling"
 ]
@@ -16,7 +19,7 @@ rule converge:
     log:
         PATHS.log("theory", "{axis}", "seed~{seed}", "ood~{ratio}", "{method}~{beta}"),
     wildcard_constraints:
-        method="rloo|grpo",
+        method="|".join(CONVERGED_METHODS),
         beta=r"[0-9.]+",
     threads: SETTINGS.runtime.threads
     resources:
@@ -24,7 +27,7 @@ rule converge:
     params:
         **settings_of("world", "evaluation", "numerics"),
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_of("converge", "rl/methods/grpo", "rl/methods/rloo"),
+        code=code_of("converge", *(f"rl/methods/{name}" for name in CONVERGED_METHODS)),
     script:
         "../scripts/converge.py"
 
