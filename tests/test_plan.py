@@ -255,7 +255,7 @@ def test_make_clean_keeps_the_results_up_to_date(copy):
 @pytest.fixture
 def gpu_machine(tmp_path, monkeypatch) -> Path:
     """A tree on a machine whose nvidia-smi lists a GPU."""
-    tree = copy_code(tmp_path / "tree")
+    tree = copy_code(tmp_path)
     command = tmp_path / "bin" / "nvidia-smi"
     command.parent.mkdir()
     command.write_text('#!/bin/sh\necho "GPU 0: Made-up (UUID: GPU-0)"\n')
