@@ -10,9 +10,11 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:
     default_target: True
     input:
         ALL_TARGETS,
+        STAGE_FOLDERS,

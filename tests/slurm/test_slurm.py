@@ -45,7 +45,7 @@ def steps(checkout, ratio):
 
 
 def assert_undisturbed(sweep, reference, ratio):
-    """The final weights are those of an undisturbed run, every step was logged once, and nothing is left over."""
+    """Final weights as of an undisturbed run, every step logged once, and nothing left over."""
     assert sweep.weights(ratio) == reference.weights(ratio)
     assert steps(sweep, ratio) == list(range(1, STEPS + 1))
     assert not sweep.checkpoint(ratio).exists()
@@ -82,7 +82,7 @@ def test_job_sees_what_it_was_given(sweep):
 
 
 def test_disturbed_jobs_resume(cluster, sweep, reference):
-    """scancel, SIGTERM to the process, and SLURM's warning before a limit that all these jobs run into."""
+    """scancel, SIGTERM to the process, and SLURM's warning before a limit that all run into."""
     profile = (sweep.folder / "profiles/slurm/config.yaml").read_text()
     (sweep.folder / "short").mkdir(exist_ok=True)
     (sweep.folder / "short/config.yaml").write_text(profile.replace("TERM@120", "TERM@15"))

@@ -1,4 +1,6 @@
-# Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
+# Theory against practice: RL to convergence for the cells an axis names under `theory`, and
+# sampling as a check of exact masses.
+from grpo_origin.config.grid import CONVERGED_METHODS
 
 
 rule converge:
@@ -12,7 +14,7 @@ rule converge:
     log:
         PATHS.log("theory", "{axis}", "seed~{seed}", "ood~{ratio}", "{method}~{beta}"),
     wildcard_constraints:
-        method="rloo|grpo",
+        method="|".join(CONVERGED_METHODS),
         beta=r"[0-9.]+",
     threads: SETTINGS.runtime.threads
     resources:
@@ -20,7 +22,7 @@ rule converge:
     params:
         **settings_of("world", "evaluation", "numerics"),
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_of("converge", "rl/methods/grpo", "rl/methods/rloo"),
+        code=code_of("converge", *(f"rl/methods/{name}" for name in CONVERGED_METHODS)),
     script:
         "../scripts/converge.py"
 

@@ -101,6 +101,11 @@ class Paths:
         return f"{self.root}/figures/{name}.{suffix}"
 
     @property
+    def settings(self) -> str:
+        """Settings that the run was last started with."""
+        return f"{self.root}/settings.json"
+
+    @property
     def report(self) -> str:
         """The report of the run, one HTML page."""
         return f"{self.root}/report.html"
