@@ -69,7 +69,7 @@ def train_stage(
         source, samples = paths.stage(axis, seed, ratio, "pretrain"), paths.data(axis, seed, "sft")
         sft(source, samples, output, checkpoint, sft=settings.sft, **how)
     else:
-        from grpo_origin.rl.trainer import train_rl
+        from grpo_origin.rl.stage import train_rl
 
         source, prompts = paths.stage(axis, seed, ratio, "sft"), paths.data(axis, seed, "grpo")
         method = study.methods[stage.method]

@@ -14,7 +14,7 @@ CHECKS = {name: CHECKS[name] for name in CHECKS if name in [*THEORY_TABLES, *CLA
 
 # KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
 BETAS = {
-    name: method.settings(SETTINGS.rl).beta * method.objective_is_grpos
+    name: method.settings(SETTINGS.rl).beta * (method.objective == "reward-kl")
     for name, method in METHODS.items()
 }
 
