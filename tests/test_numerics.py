@@ -10,20 +10,16 @@ import torch
 
 from grpo_origin.config.stages import NumericsSettings
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.rl import stage as rl_stage
 from grpo_origin.rl.method import find
-from grpo_origin.rl.trainer import make_trainer
-from grpo_origin.tasks.world import World
 from grpo_origin.training import loop
-from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import (
-    FiniteGuard,
     choose_device,
     exact_arithmetic,
     training_arithmetic,
     training_passes,
 )
-from helpers import run_stage, tiny, weights_hash
+from helpers import run_stage, weights_hash
+from rl_trainer import trainer_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 STAGES = ("pretrain", "sft", "grpo~ood")
@@ -51,20 +47,9 @@ def test_a_job_on_the_cpu_hides_no_gpu(two_gpus):
 
 
 def test_a_trainer_uses_one_of_two_gpus(cell, tmp_path, monkeypatch):
-    """TRL refuses to train when transformers counts two devices, after all earlier stages are done."""
+    """TRL refuses to train when transformers counts two, after all earlier stages are done."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    prompts = rl_stage.ordered_prompts(cell / "data" / "grpo.parquet", "ood", find("grpo")(), 48, 0)
-    trainer = make_trainer(
-        find("grpo")(),
-        load_model(cell / "sft"),
-        prompts,
-        world=World(8, 0),
-        rl=tiny().rl,
-        numerics=NumericsSettings(),
-        device=CUDA,
-        folder=tmp_path,
-        guard=FiniteGuard("grpo~ood"),
-    )
+    trainer = trainer_of(cell, tmp_path, find("grpo")(), CUDA)
     assert trainer.args.n_gpu == 1
     assert trainer.args.train_batch_size == 16
 
@@ -143,9 +128,10 @@ def test_a_checkpoint_goes_on_under_the_same_numerics_only(
         if done == 2:
             os.kill(os.getpid(), 15)
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(loop.Progress, "step", interrupted)
-        run_stage(stage, cell, tmp_path / "out", tmp_path / "checkpoint")
+        with pytest.raises(Interrupted):
+            run_stage(stage, cell, tmp_path / "out", tmp_path / "checkpoint")
     assert (tmp_path / "checkpoint").exists()
     changes = {"numerics": {"precision": "bfloat16"}}
     run_stage(stage, cell, tmp_path / "out", tmp_path / "checkpoint", changes)

@@ -130,7 +130,9 @@ def test_a_stage_told_to_stop_during_its_last_step_ends_normally(cell, tmp_path,
 
 
 def test_a_stage_told_to_stop_while_it_is_put_in_place_ends_normally(cell, tmp_path, monkeypatch):
-    """Here the lease's handler would end the process, and with it a trained model that is nowhere yet."""
+    """Here the lease's handler would end the process, and with it a trained model that is nowhere
+    yet.
+    """
     original = module.save_model
 
     def save_model(*arguments):
@@ -158,7 +160,9 @@ def test_a_checkpoint_of_other_settings_is_ignored(cell, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft"])
 def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
-    """Killed, then an earlier stage or the data changed: going on from the old state would mix the two."""
+    """Killed, then an earlier stage or the data changed: going on from the old state would mix the
+    two.
+    """
     root = tmp_path / "root"
     shutil.copytree(cell, root, ignore=shutil.ignore_patterns("grpo*", "checkpoints"))
     checkpoint = interrupted_state(root, tmp_path, stage)
@@ -373,7 +377,9 @@ def test_a_missing_source_is_named(study, tmp_path):
 
 
 def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_path):
-    """As far as a CPU shows it: nearly the same losses, and neither the same weights nor other types."""
+    """As far as a CPU shows it: nearly the same losses, and neither the same weights nor other
+    types.
+    """
     logs, weights = {}, {}
     for precision in ("float32", "bfloat16"):
         output, changes = (
@@ -416,7 +422,8 @@ def test_pretraining_is_compiled_when_asked_and_sft_never(study, cell, tmp_path,
 
 
 def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
-    """The compiled forward pass of GPU runs, traced on the CPU: every step brings other block sizes, and each graph costs a compilation.
+    """The compiled forward pass of GPU runs, traced on the CPU: every step brings other block
+    sizes, and each graph costs a compilation.
 
     Past torch's limit of recompilations it would go on uncompiled, without a word.
     """
