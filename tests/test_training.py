@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
@@ -80,8 +79,8 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
     assert how == signal.SIGKILL or "the same command resumes" in printed
     assert not output.exists()
-    with safe_open(checkpoint / "state.safetensors", framework="pt") as file:
-        assert len(json.loads(file.metadata()["log"])) >= 19
+    saved = [json.loads(file.read_text()) for file in checkpoint.glob("step-*/log.json")]
+    assert max(map(len, saved)) >= 19
     run_stage(stage, cell, output, checkpoint, changes)
     assert weights_hash(output) == weights_hash(undisturbed[stage])
     assert without_seconds(output) == without_seconds(undisturbed[stage])
@@ -178,7 +177,7 @@ def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
 @pytest.mark.parametrize("damage", ["truncated", "missing", "text", "foreign"])
 def test_a_damaged_checkpoint_is_ignored(cell, tmp_path, damage):
     checkpoint = interrupted_state(cell, tmp_path)
-    state = checkpoint / "state.safetensors"
+    state = checkpoint / "step-2" / "state.safetensors"
     content = state.read_bytes()
     state.unlink()
     if damage == "foreign":

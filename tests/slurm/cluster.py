@@ -222,6 +222,10 @@ class Checkout:
     def checkpoint(self, ratio, name="pretrain"):
         return self.results("checkpoints", "depth", "seed~0", f"ood~{ratio}", name)
 
+    def saved(self, ratio):
+        """A function that says whether there is a whole checkpoint."""
+        return lambda: any(self.checkpoint(ratio).glob("step-*"))
+
     def log(self, ratio, rule="pretrain"):
         path = self.results("logs", rule, "depth", "seed~0", f"ood~{ratio}.log")
         return path.read_text() if path.exists() else ""

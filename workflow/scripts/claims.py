@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "claims"):
+with job(snakemake, "claims"):
     from grpo_origin.analysis.compare import ledgers, transcend
     from grpo_origin.config.schema import ClaimsSettings
     from grpo_origin.jobs.files import read_table

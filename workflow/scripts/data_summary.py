@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "data summary {axis} seed~{seed}".format(**snakemake.wildcards)):
+with job(snakemake, "data summary {axis} seed~{seed}".format(**snakemake.wildcards)):
     from grpo_origin.config.schema import AxisSettings
     from grpo_origin.config.stages import WorldSettings
     from grpo_origin.data.source import Source

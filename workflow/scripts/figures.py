@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "figures"):
+with job(snakemake, "figures"):
     from pathlib import Path
 
     import pandas as pd

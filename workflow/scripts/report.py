@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "report"):
+with job(snakemake, "report"):
     import json
     from pathlib import Path
 

@@ -1,7 +1,7 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(
-    snakemake.log[0],
+    snakemake,
     "{method} {axis} seed~{seed} ood~{ratio} on {trained_on}".format(**snakemake.wildcards),
 ):
     from grpo_origin.config.stages import NumericsSettings, RLSettings, WorldSettings

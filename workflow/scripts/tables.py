@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "tables"):
+with job(snakemake, "tables"):
     from grpo_origin.analysis import statistics
     from grpo_origin.analysis.tables import training_logs, write
 

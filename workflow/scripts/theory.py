@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "theory tables"):
+with job(snakemake, "theory tables"):
     import pandas as pd
 
     from grpo_origin.analysis import theory
