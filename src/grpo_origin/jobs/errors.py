@@ -28,13 +28,3 @@ class NotFinite(RuntimeError):
 
 class DeviceError(RuntimeError):
     """The device asked for is not there."""
-
-
-class NotFinite(RuntimeError):
-    """Training ran into a NaN or an infinity: nothing of it may become a checkpoint or a model."""
-
-    def __init__(self, stage: str, step: int, quantity: str) -> None:
-        super().__init__(
-            f"{stage}: {quantity} not finite at step {step}; "
-            "lower its learning_rate or max_grad_norm"
-        )

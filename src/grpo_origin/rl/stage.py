@@ -83,7 +83,7 @@ def train_rl(
     ):
         if state is None:
             return
-        provenance = Provenance(settings, str(device))
+        provenance = Provenance(settings, str(device), numerics.model_dump())
         model = load_model(source)
         saved = state.load_folder()
         memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}

@@ -250,7 +250,7 @@ def pretrain(
     ):
         if state is None:
             return
-        provenance = Provenance(settings, str(device))
+        provenance = Provenance(settings, str(device), numerics.model_dump())
         mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
         network = build_model(model, world, world.seed)
 
@@ -299,7 +299,7 @@ def sft(
     ):
         if state is None:
             return
-        provenance = Provenance(settings, str(device))
+        provenance = Provenance(settings, str(device), numerics.model_dump())
         rows = Sequences(read_prompts(samples))
         network = load_model(source)
         per_epoch = sft.steps // sft.epochs
