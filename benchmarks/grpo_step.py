@@ -40,10 +40,12 @@ from grpo_origin.config.schema import Settings
 from grpo_origin.data.prompt_sets import write_grpo
 from grpo_origin.data.source import Source
 from grpo_origin.rl.methods.grpo import GRPO
-from grpo_origin.rl.trainer import ExactMatch, TokenGRPOTrainer, prompt_set, trainer_config
-from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.rl.stage import ordered_prompts
+from grpo_origin.rl.trainer import ExactMatch, MethodHooks, make_trainer
+from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
+from grpo_origin.training.numerics import FiniteGuard
 
 CONFIG = Path(__file__).parents[1] / "config"
 SKIPPED = 2  # first steps of a side, which allocate and warm up
@@ -63,7 +65,7 @@ class Setting:
         self.world: World = self.source.world
         save_model(build_model(settings.model, self.world, 0), self.world, folder / "model")
         write_grpo(self.source, self.rl.prompts, settings.sft.samples, folder / "grpo.parquet")
-        self.dataset = prompt_set(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
+        self.dataset = ordered_prompts(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
         self.longest = max(map(len, self.dataset["gold"]))
 
     def now(self) -> float:
@@ -90,20 +92,20 @@ class Clock(TrainerCallback):
         return statistics.median(steps[SKIPPED - 1 :])
 
 
-def our_trainer(at: Setting, clock: Clock) -> TokenGRPOTrainer:
+def our_trainer(at: Setting, clock: Clock) -> MethodHooks:
     """The trainer as the workflow makes it."""
-    trainer = TokenGRPOTrainer(
-        model=load_model(at.folder / "model"),
-        reward_funcs=ExactMatch(at.world),
-        args=trainer_config(
-            GRPO(), at.rl, at.numerics, at.device, at.longest, 0, at.folder / "ours"
-        ),
-        train_dataset=at.dataset,
-        processing_class=build_tokenizer(at.world),
+    return make_trainer(
+        GRPO(),
+        load_model(at.folder / "model"),
+        at.dataset,
+        world=at.world,
+        rl=at.rl,
+        numerics=at.numerics,
+        device=at.device,
+        folder=at.folder / "ours",
+        guard=FiniteGuard("grpo~id"),
         callbacks=[clock],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def ours(at: Setting) -> float:

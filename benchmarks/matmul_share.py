@@ -35,7 +35,8 @@ from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.source import Source
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.training.loop import Block, Checkpoint, train
-from grpo_origin.training.model import build_model, choose_device
+from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard, choose_device
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = {64: ["config.yaml"], 960: ["config.yaml", "paper.yaml"]}
@@ -187,6 +188,8 @@ def main() -> None:
                     numerics,
                     device,
                     Checkpoint(folder / "none", {}, 1e9),
+                    FiniteGuard("pretrain"),
+                    compiled=numerics.compile,
                 )
             rate = rate or multiplication_rate(
                 settings.model, words, shapes[0], device, dtype, passes

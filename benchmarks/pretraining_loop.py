@@ -30,6 +30,7 @@ from grpo_origin.jobs.files import read_table
 from grpo_origin.tasks.tokenizer import build_tokenizer
 from grpo_origin.training.loop import Checkpoint, train
 from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard
 
 STEPS, REPEATS = 60, 5
 PRETRAIN = PretrainSettings(samples=STEPS * 64)
@@ -57,6 +58,7 @@ def ours(folder: Path) -> float:
         NumericsSettings(),
         torch.device("cpu"),
         Checkpoint(folder / "none", {}, 1e9),
+        FiniteGuard("pretrain"),
     )
     return time.perf_counter() - started
 

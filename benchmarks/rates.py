@@ -39,7 +39,8 @@ from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.training.loop import Block, Checkpoint, train
-from grpo_origin.training.model import build_model, choose_device
+from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard, choose_device
 from grpo_step import SKIPPED, Setting, ours
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -60,9 +61,8 @@ class Measure:
         model = build_model(self.settings.model, self.source.world, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
-            log = train(
-                model, batch, self.steps, section, self.settings.numerics, self.device, none
-            )
+            job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
+            log = train(model, batch, self.steps, *job)
         return section.batch_size / statistics.median(row["seconds"] for row in log[SKIPPED:])
 
     def pretrain(self) -> dict[str, float]:

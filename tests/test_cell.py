@@ -80,8 +80,17 @@ def test_what_was_made_with_these_settings_is_kept(results):
         ({"pretrain": {"samples": 640, "learning_rate": 1e-3}}, {"pretrain", "sft", "grpo~ood"}),
         ({"evaluation": {"prompts": 6}}, {"data"}),
         ({"rl": {"steps": 3}}, {"data", "grpo~ood"}),
+        ({"numerics": {"device": "cpu", "deterministic": True}}, {"pretrain", "sft", "grpo~ood"}),
     ],
-    ids=["RL rate", "method's setting", "SFT rate", "pretraining rate", "test prompts", "RL steps"],
+    ids=[
+        "RL rate",
+        "method's setting",
+        "SFT rate",
+        "pretraining rate",
+        "test prompts",
+        "RL steps",
+        "numerics",
+    ],
 )
 def test_what_was_made_with_other_settings_is_made_again(results, changes, anew):
     assert made(results, **changes) == anew

@@ -20,7 +20,7 @@ from grpo_origin.jobs.errors import ArtefactError, DeviceError
 from grpo_origin.jobs.job import runtime
 from grpo_origin.jobs.lease import Owner
 from grpo_origin.jobs.provenance import content_fingerprint
-from grpo_origin.training.model import choose_device
+from grpo_origin.training.numerics import choose_device
 from helpers import REPO
 
 TENSORS = {"weights": torch.ones(2**20)}  # 4 MiB

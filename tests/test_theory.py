@@ -6,7 +6,6 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -14,13 +13,10 @@ from hypothesis import strategies as st
 
 from grpo_origin.analysis.intervals import binomial_agrees
 from grpo_origin.analysis.theory import (
-    PROMPT_COLUMNS,
-    read_prompts_table,
     read_samples,
     sampling_agreement,
-    summarise,
 )
-from grpo_origin.config.schema import RuntimeSettings, TheorySettings
+from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
@@ -36,9 +32,8 @@ from grpo_origin.evaluation.law import (
 )
 from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
 from grpo_origin.evaluation.sampling import sampled_successes, sampling
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
-from helpers import TINY, copy_code, snakemake, write_config
+from helpers import copy_code, snakemake, write_config
 
 masses = st.floats(0, 1)
 betas = st.floats(1e-3, 1e3)
@@ -214,66 +209,6 @@ def test_exact_expected_update_of_grpo_rests_at_its_own_fixed_point(tree, beta, 
         token_tilt(gold, np.array([1 / beta])) if group is None else grpo_mass(gold, beta, group)
     )
     assert mass == pytest.approx(expected.item(), abs=2e-3)
-
-
-def run(cell, folder, method: str, beta: str = "1", **changes):
-    """A short run of the experiment on the tiny study; its two files."""
-    from grpo_origin.rl.converge import converge
-
-    theory = TheorySettings(**{"pool": 4, "steps": 4, "group_size": 4, "trace_every": 2, **changes})
-    files = (folder / f"{method}~{beta}.parquet", folder / f"{method}~{beta}~trace.parquet")
-    more = {
-        "theory": theory,
-        "evaluation": EvaluationSettings(prompts=8),
-        "runtime": RuntimeSettings(device="cpu"),
-    }
-    inputs = (cell / "sft", cell / "data" / "grpo.parquet", cell / "data" / "test.parquet")
-    converge(
-        *inputs,
-        *files,
-        method=method,
-        beta=beta,
-        axis="mini",
-        ratio="0.25",
-        world=World(TINY["world"]["nodes"], 0),
-        **more,
-    )
-    return files
-
-
-def test_experiment_writes_masses_and_its_course(cell, tmp_path):
-    files = {method: run(cell, tmp_path, method) for method in ("rloo", "grpo")}
-    for method, (path, trace) in files.items():
-        table = pd.read_parquet(path)
-        assert set(table) == set(PROMPT_COLUMNS)
-        assert table["pool"].value_counts().to_dict() == {"heldout": 8, "train": 4}
-        assert set(table["method"]) == {method}
-        assert (table["log_mass_after"] != table["log_mass_before"]).any()
-        assert np.isfinite(table.select_dtypes("number").to_numpy(dtype=float)).all()
-        course = pd.read_parquet(trace)
-        assert course["step"].tolist() == [2, 4]
-        assert course["train_mass"].iloc[-1] == pytest.approx(
-            np.exp(table["log_mass_after"][table["pool"] == "train"]).mean()
-        )
-    prompts = read_prompts_table([path for path, _ in files.values()])
-    assert prompts["law"].to_numpy() == pytest.approx(optimal_mass(prompts["mass_before"], 1.0))
-    fixed = prompts.set_index(["method", "pool"])["mass_fixed_point"]
-    assert fixed["rloo"].to_numpy() == pytest.approx(
-        prompts.loc[prompts["method"] == "rloo", "law"].to_numpy()
-    )
-    summary = summarise(prompts, 0.01)
-    assert len(summary) == 4
-    assert summary["prompts"].tolist() == [8, 4, 8, 4]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("beta", ["0.3", "1", "3"])
-def test_rloo_to_convergence_obeys_the_law(cell, tmp_path, beta):
-    path, _ = run(
-        cell, tmp_path, "rloo", beta, pool=8, steps=150, group_size=16, learning_rate=1e-3
-    )
-    summary = summarise(read_prompts_table([path]), 0.01).set_index("pool")
-    assert summary.loc["train", "distance"] < 0.05
 
 
 @pytest.fixture(scope="module")

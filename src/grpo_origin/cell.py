@@ -76,7 +76,7 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     how: dict[str, Any] = {"numerics": settings.numerics, "runtime": settings.runtime}
     how |= {"world": World(settings.world.nodes, seed)}
     if stage.method and stage.trained_on:
-        from grpo_origin.rl.trainer import train_rl
+        from grpo_origin.rl.stage import train_rl
 
         how |= {"rl": settings.rl, "method": study.methods[stage.method]}
         train_rl(*inputs, stage.trained_on, *outputs, **how)

@@ -1,4 +1,4 @@
-# Evaluations and runs to convergence -> the run's tables: three jobs, each making one group of the registry.
+# Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
 from grpo_origin.analysis.tables import names_of
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
@@ -12,9 +12,9 @@ STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for sta
 TRAINED = [(*cell.values(), stage.name) for cell in GRID.cells for stage in GRID.rl_stages]
 TRAINED_FOLDERS = [PATHS.stage(*place) for place in TRAINED]
 
-# KL weight of each method's objective where that is GRPO's, else 0: the law and its bound say nothing of it.
+# KL weight of each method whose objective is reward less KL, else 0: the law says nothing of it.
 BETAS = {
-    name: method.settings(SETTINGS.rl).beta * method.objective_is_grpos
+    name: method.settings(SETTINGS.rl).beta * (method.objective == "reward-kl")
     for name, method in METHODS.items()
 }
 

@@ -25,7 +25,8 @@ from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.table import BASE, evaluation_schema, low_mass_warning
 from grpo_origin.jobs.files import write_table
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import choose_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

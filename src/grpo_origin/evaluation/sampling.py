@@ -18,7 +18,8 @@ from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.mass import exact_mass, float32_arithmetic
 from grpo_origin.jobs.files import write_table
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import choose_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
