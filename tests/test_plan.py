@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers import (
     CODE,
@@ -286,6 +287,13 @@ def test_jobs_that_would_take_the_gpu_ask_for_it(gpu_machine, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("PATH", os.environ["PATH"].partition(os.pathsep)[2])  # no nvidia-smi
     assert gpu_rules(gpu_machine, "--configfile", config) == takers
+
+
+def test_the_example_of_a_gpu_partition_names_every_rule_that_asks_for_a_gpu(sweep):
+    profile = (sweep / "profiles/slurm/config.yaml").read_text()
+    example = re.search(r"^# set-resources:\n((#  .*\n)+)", profile, re.MULTILINE)[1]
+    named = yaml.safe_load(example.replace("# ", ""))
+    assert set(named) == gpu_rules(sweep, "--configfile", "config/paper.yaml")
 
 
 def test_one_job_at_a_time_uses_the_gpu_and_none_is_forked(gpu_machine):
