@@ -235,8 +235,8 @@ def mass_bound(e: Evidence) -> list[Row]:
     if e.theory is not None and len(e.theory):
         with np.errstate(divide="ignore"):
             theory = e.theory.assign(log_mass_before=np.log(e.theory["mass_before"]))
-        for key, table in theory.groupby(["method", "beta"]):
-            method, beta = str(key[0]), float(key[1])  # type: ignore[index, arg-type]
+        for (method, _), table in theory.groupby(["method", "beta"]):
+            beta = float(table["beta"].iloc[0])
             predicted = law.optimal_mass(table["mass_before"].clip(0, 1), beta)
             error = (table["mass_after"] - predicted).abs().groupby(table["pool"]).mean()
             distances = ", ".join(f"{pool} {value:.3f}" for pool, value in error.items())
