@@ -1,4 +1,4 @@
-"""What test files share: a tiny study, its stages, and the real `snakemake` in a copy of the tree."""
+"""What test files share: a tiny study, its stages, and the real `snakemake` in a copied tree."""
 
 from __future__ import annotations
 
