@@ -11,7 +11,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | sort
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.13")'
 	@echo "installing the pinned packages into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[slurm,test]"
@@ -26,11 +26,12 @@ test: $(VENV)/installed ## run every test this machine can run
 test-slow: $(VENV)/installed ## run the slow tests too
 	python -m pytest --run-slow
 
-lint: $(VENV)/installed ## check formatting and lint
+lint: $(VENV)/installed ## check formatting, lint and types
 	ruff format --check .
 	ruff check .
 	snakefmt --check Snakefile workflow
 	python tests/lint_workflow.py
+	mypy
 
 format: $(VENV)/installed ## format everything
 	ruff format .
@@ -38,7 +39,7 @@ format: $(VENV)/installed ## format everything
 	snakefmt Snakefile workflow
 
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
-	python -m grpo_origin.reference > docs/configuration.md.new
+	grpo-origin docs > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
@@ -46,4 +47,4 @@ bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 
 # Of Snakemake's folder the records stay: without them a changed setting would not make existing results again.
 clean: ## remove the environment and caches, keep results and the record of their settings
-	rm -rf $(filter-out .snakemake/metadata .snakemake/incomplete,$(wildcard .snakemake/*)) $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(filter-out .snakemake/metadata .snakemake/incomplete,$(wildcard .snakemake/*)) $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

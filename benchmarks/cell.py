@@ -1,10 +1,11 @@
-"""Whole cells through this workflow against a script of stock tools (stock_cell.py): same data, model, steps and batch sizes.
+"""Whole cells: this workflow against a script of stock tools (stock_cell.py), on the same data.
 
-Ours is `snakemake --cores all` on the evaluations of depth cells (three seeds) at the default settings, from nothing: planning, data,
-pretraining, SFT, GRPO on ID and on OOD prompts, exact evaluation, jobs side by side. Theirs runs the script for one cell after
-another and samples 8 completions a test prompt where ours takes one forward pass for the exact mass. Wall seconds from the start of
-the process to its end, alternating, in a new folder each time. Prints both and their ratio (median; goal: at least 1.5) with what
-each stage took, and writes cell.json beside this file.
+Ours is `snakemake --cores all` on the evaluations of depth cells (three seeds) at the default
+settings, from nothing: planning, data, pretraining, SFT, GRPO on ID and on OOD prompts, exact
+evaluation, jobs side by side. Theirs runs the script for one cell after another and samples 8
+completions a test prompt where ours takes one forward pass for the exact mass. Wall seconds from
+the start of the process to its end, alternating, in a new folder each time. Prints both and their
+ratio (median; goal: at least 1.5) with what each stage took, and writes cell.json beside this file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Timed = tuple[
 
 
 def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
-    """The cell through Snakemake; seconds of the training stages and the mean mass of every stage."""
+    """The cell through Snakemake; seconds of the training stages, mean mass of every stage."""
     with tempfile.TemporaryDirectory() as name:
         for folder in ("config", "profiles"):
             (Path(name) / folder).symlink_to(REPO / folder)

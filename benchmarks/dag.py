@@ -1,8 +1,9 @@
-"""Planning: wall seconds, processor seconds and memory of `snakemake -n` against the number of cells.
+"""Planning: seconds and memory of `snakemake -n` against the number of cells.
 
-The default study with more seeds and, if asked, another number of ratios an axis (cells = axes x seeds x ratios), planned in an empty
-folder, a process of its own each time. `bare_s` is Snakemake's own share: processor seconds to plan a workflow of as many cells, each
-the same chain of jobs, whose rules have neither settings, resources nor logs. Sizes go up and down in turn, figures are medians.
+The default study with more seeds and, if asked, another number of ratios an axis (cells = axes x
+seeds x ratios), planned in an empty folder, a process of its own each time. `bare_s` is Snakemake's
+own share: processor seconds to plan a workflow of as many cells, each the same chain of jobs, whose
+rules have neither settings, resources nor logs. Sizes go up and down in turn, figures are medians.
 Writes dag.json beside this file.
 """
 
@@ -43,7 +44,7 @@ rule evaluate:
 
 
 def study(cells: int, ratios: int) -> dict[str, object]:
-    """The change to the default configuration that has about so many cells: whole seeds, at least one."""
+    """The change to the default configuration that has about so many cells: whole seeds."""
     default = yaml.safe_load((REPO / "config" / "config.yaml").read_text(encoding="utf-8"))
     listed = ["0", *(f"{i / 1000:.3f}" for i in range(1, ratios))]
     seeds = max(1, round(cells / (ratios * len(default["axes"]))))
@@ -60,7 +61,7 @@ def cells_of(change: dict[str, object]) -> int:
 
 
 def planned(change: dict[str, object]) -> dict[str, float]:
-    """Number of jobs, wall and processor seconds and memory of a dry run of the workflow; processor seconds of a bare one."""
+    """Jobs, wall and processor seconds and memory of a dry run; processor seconds of a bare one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "plan.yaml").write_text(yaml.safe_dump(change), encoding="utf-8")

@@ -1,11 +1,13 @@
-"""Pretraining data: samples a second and peak memory of generating, writing, summarising and reading, against the number of samples.
+"""Pretraining data: samples a second and peak memory against the number of samples.
 
-Each figure comes from a process of its own, so that its peak memory (ru_maxrss) is its own: `generate` makes samples and drops them,
-`write` makes the pools of a depth cell at ratio 0.1 (parquet), `summary` reads and checks them as the workflow does, `read` goes
-through their mixture in batches of 256, as pretraining does. `start` only imports. One core. What 67,108,864 samples (the paper's N)
-need is extrapolated along the line through the two largest sizes, or from nothing if there is one size only; a summary, which counts
-different prompts in small pools only, in proportion to the largest size. Sizes below a few row groups (131,072 samples) extrapolate
-badly. The order of sizes alternates, figures are medians over repeats. Writes data.json beside this file.
+Each figure comes from a process of its own, so that its peak memory (ru_maxrss) is its own:
+`generate` makes samples and drops them, `write` makes the pools of a depth cell at ratio 0.1
+(parquet), `summary` reads and checks them as the workflow does, `read` goes through their mixture
+in batches of 256, as pretraining does. `start` only imports. One core. What 67,108,864 samples (the
+paper's N) need is extrapolated along the line through the two largest sizes, or from nothing if
+there is one size only; a summary, which counts different prompts in small pools only, in proportion
+to the largest size. Sizes below a few row groups (131,072 samples) extrapolate badly. The order of
+sizes alternates, figures are medians over repeats. Writes data.json beside this file.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
-from grpo_origin.cost import read_settings
-from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, training_chunk, write_pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import ROW_GROUP, Pool, training_chunk, write_pool
 from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 
@@ -105,7 +108,7 @@ def measure(samples: int) -> dict[str, Any]:
 
 
 def extrapolated(sizes: list[int], values: list[float], at_none: float) -> float:
-    """Value at the paper's N on the line through the two largest sizes; through the value for no samples if there is one size."""
+    """Value at the paper's N on the line through the two largest sizes, 0 being one if need be."""
     sizes, values = [0, *sizes], [at_none, *values]
     return values[-1] + (PAPER - sizes[-1]) * (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
 
@@ -169,7 +172,8 @@ def main() -> None:
             else float("nan")
         )
         row["samples_per_s"] = None if rate != rate else rate
-        line = f"{row['phase']:10}{row['samples']:>12}{row['seconds']:>10.3g}{rate:>12.3g}{row['memory_mb']:>12.4g}"
+        line = f"{row['phase']:10}{row['samples']:>12}{row['seconds']:>10.3g}{rate:>12.3g}"
+        line += f"{row['memory_mb']:>12.4g}"
         print(line + ("" if row["measured"] else "  extrapolated"))
     size = runs[sizes[-1]][0]["bytes"] / sizes[-1]
     print(f"bytes a sample on disk: {size:.3g}")

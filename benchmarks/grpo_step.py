@@ -1,13 +1,15 @@
-"""Seconds of a GRPO step: ours against stock TRL on text, and against a plain torch loop that does the same work.
+"""Seconds of a GRPO step: ours, stock TRL on text, and a plain torch loop of the same work.
 
-All three sample a group for each prompt with the same `generate`, take log-probabilities under the policy and under the reference
-(beta > 0), a clipped loss with a KL term, and make an AdamW step with clipped gradients, from the same freshly initialised model.
-Few completions of such a model end early, so every batch is as wide as the longest right answer, as it is in training, and the work
-is the same for all. Sides run in turn, in rising and falling order; a side's figure is the median over its steps, a ratio
-that of medians over repeats (goal: ours at most 1.10 times the plain loop). `parts` splits our step, timed in a run of its own
-because CUDA has to wait at every border: generation, log-probabilities (both models), backward, and the rest (rewards, decoding,
-loss, optimiser, logging). One CPU thread, or CUDA where there is one. Writes grpo_step.json (or grpo_step_paper.json) beside this
-file.
+All three sample a group for each prompt with the same `generate`, take log-probabilities under the
+policy and under the reference (beta > 0), a clipped loss with a KL term, and make an AdamW step
+with clipped gradients, from the same freshly initialised model. Few completions of such a model end
+early, so every batch is as wide as the longest right answer, as it is in training, and the work is
+the same for all. Sides run in turn, in rising and falling order; a side's figure is the median over
+its steps, a ratio that of medians over repeats (goal: ours at most 1.10 times the plain loop).
+`parts` splits our step, timed in a run of its own because CUDA has to wait at every border:
+generation, log-probabilities (both models), backward, and the rest (rewards, decoding, loss,
+optimiser, logging). One CPU thread, or CUDA where there is one. Writes grpo_step.json (or
+grpo_step_paper.json) beside this file.
 """
 
 from __future__ import annotations
@@ -33,15 +35,17 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.schema import Settings
-from grpo_origin.cost import read_settings
 from grpo_origin.data.prompt_sets import write_grpo
 from grpo_origin.data.source import Source
 from grpo_origin.rl.methods.grpo import GRPO
-from grpo_origin.rl.trainer import ExactMatch, TokenGRPOTrainer, prompt_set, trainer_config
-from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.rl.stage import ordered_prompts
+from grpo_origin.rl.trainer import ExactMatch, MethodHooks, make_trainer
+from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
+from grpo_origin.training.numerics import FiniteGuard
 
 CONFIG = Path(__file__).parents[1] / "config"
 SKIPPED = 2  # first steps of a side, which allocate and warm up
@@ -54,14 +58,14 @@ class Setting:
     def __init__(self, settings: Settings, steps: int, folder: Path) -> None:
         self.folder = folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.grpo = settings.grpo.model_copy(update={"steps": steps})
-        self.runtime = settings.runtime
-        self.bf16 = settings.runtime.precision == "bfloat16" and self.device.type == "cuda"
+        self.rl = settings.rl.model_copy(update={"steps": steps})
+        self.numerics = settings.numerics
+        self.bf16 = settings.numerics.precision == "bfloat16" and self.device.type == "cuda"
         self.source = Source(settings.world, settings.axes["depth"], 0)
         self.world: World = self.source.world
         save_model(build_model(settings.model, self.world, 0), self.world, folder / "model")
-        write_grpo(self.source, self.grpo.prompts, settings.sft.samples, folder / "grpo.parquet")
-        self.dataset = prompt_set(folder / "grpo.parquet", "id", GRPO(), settings.rl_prompts, 0)
+        write_grpo(self.source, self.rl.prompts, settings.sft.samples, folder / "grpo.parquet")
+        self.dataset = ordered_prompts(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
         self.longest = max(map(len, self.dataset["gold"]))
 
     def now(self) -> float:
@@ -88,20 +92,20 @@ class Clock(TrainerCallback):
         return statistics.median(steps[SKIPPED - 1 :])
 
 
-def our_trainer(at: Setting, clock: Clock) -> TokenGRPOTrainer:
+def our_trainer(at: Setting, clock: Clock) -> MethodHooks:
     """The trainer as the workflow makes it."""
-    trainer = TokenGRPOTrainer(
-        model=load_model(at.folder / "model"),
-        reward_funcs=ExactMatch(at.world),
-        args=trainer_config(
-            GRPO(), at.grpo, at.runtime, at.device, at.longest, 0, at.folder / "ours"
-        ),
-        train_dataset=at.dataset,
-        processing_class=build_tokenizer(at.world),
+    return make_trainer(
+        GRPO(),
+        load_model(at.folder / "model"),
+        at.dataset,
+        world=at.world,
+        rl=at.rl,
+        numerics=at.numerics,
+        device=at.device,
+        folder=at.folder / "ours",
+        guard=FiniteGuard("grpo~id"),
         callbacks=[clock],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def ours(at: Setting) -> float:
@@ -112,7 +116,7 @@ def ours(at: Setting) -> float:
 
 
 def stock(at: Setting) -> float:
-    """Seconds of TRL's step: prompts, completions and rewards as text, loss and logging by its defaults."""
+    """Seconds of TRL's step: prompts, completions, rewards as text; loss and logging its own."""
     words = Vocabulary(at.world.nodes).tokens
     columns = {"prompt": at.dataset["prompt"], "gold": at.dataset["gold"]}
     dataset = Dataset.from_dict(
@@ -128,13 +132,13 @@ def stock(at: Setting) -> float:
     clock = Clock(at.now)
     arguments = GRPOConfig(
         output_dir=str(at.folder / "stock"),
-        max_steps=at.grpo.steps,
-        per_device_train_batch_size=at.grpo.prompts_per_step * at.grpo.group_size,
-        num_generations=at.grpo.group_size,
+        max_steps=at.rl.steps,
+        per_device_train_batch_size=at.rl.prompts_per_step * at.rl.group_size,
+        num_generations=at.rl.group_size,
         max_completion_length=at.longest,
-        learning_rate=at.grpo.learning_rate,
-        beta=at.grpo.beta,
-        temperature=at.grpo.temperature,
+        learning_rate=at.rl.learning_rate,
+        beta=at.rl.beta,
+        temperature=at.rl.temperature,
         bf16=at.bf16,
         gradient_checkpointing=False,
         use_cpu=at.device.type == "cpu",
@@ -169,19 +173,19 @@ def log_probs(
 def plain(at: Setting) -> float:
     """Seconds of a step written out in torch."""
     torch.manual_seed(0)
-    grpo, reward = at.grpo, ExactMatch(at.world)
+    rl, reward = at.rl, ExactMatch(at.world)
     policy, reference = (load_model(at.folder / "model").to(at.device) for _ in range(2))
     policy.train()
     reference.eval()
     optimiser = torch.optim.AdamW(
-        policy.parameters(), lr=grpo.learning_rate, weight_decay=0.0, fused=True
+        policy.parameters(), lr=rl.learning_rate, weight_decay=0.0, fused=True
     )
     autocast = torch.autocast(at.device.type, torch.bfloat16, enabled=at.bf16)
     times = []
-    for step in range(grpo.steps):
-        rows = at.dataset[step * grpo.prompts_per_step : (step + 1) * grpo.prompts_per_step]
+    for step in range(rl.steps):
+        rows = at.dataset[step * rl.prompts_per_step : (step + 1) * rl.prompts_per_step]
         question, task = (
-            [value for value in rows[name] for _ in range(grpo.group_size)]
+            [value for value in rows[name] for _ in range(rl.group_size)]
             for name in ("question", "task")
         )
         wide = max(map(len, question))
@@ -194,7 +198,7 @@ def plain(at: Setting) -> float:
                 attention_mask=(prompts != PAD).long(),
                 max_new_tokens=at.longest,
                 do_sample=True,
-                temperature=grpo.temperature,
+                temperature=rl.temperature,
                 top_k=0,
                 top_p=1.0,
             )
@@ -203,7 +207,7 @@ def plain(at: Setting) -> float:
         mask = ((ended == 0) | ((ended == 1) & (drawn == EOS))).long()
         kept = [ids[:n] for ids, n in zip(drawn.tolist(), mask.sum(1).tolist(), strict=True)]
         rewards = torch.tensor(reward(question, kept, task), device=at.device).view(
-            -1, grpo.group_size
+            -1, rl.group_size
         )
         advantages = (
             (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
@@ -214,12 +218,12 @@ def plain(at: Setting) -> float:
                 base = log_probs(reference, tokens, whole, drawn.shape[1])
             now = log_probs(policy, tokens, whole, drawn.shape[1])
         ratio = (now - now.detach()).exp()
-        clipped = ratio.clamp(1 - grpo.epsilon, 1 + grpo.epsilon)
+        clipped = ratio.clamp(1 - rl.epsilon, 1 + rl.epsilon)
         kl = (base - now).exp() - (base - now) - 1
-        losses = grpo.beta * kl - torch.minimum(ratio * advantages, clipped * advantages)
+        losses = rl.beta * kl - torch.minimum(ratio * advantages, clipped * advantages)
         loss = ((losses * mask).sum(1) / mask.sum(1)).mean()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), grpo.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), rl.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad()
         (loss.item(), norm.item())  # for a log
@@ -286,7 +290,7 @@ def main() -> None:
     result = {
         "scale": options.scale,
         "device": device,
-        "completions_a_step": at.grpo.prompts_per_step * at.grpo.group_size,
+        "completions_a_step": at.rl.prompts_per_step * at.rl.group_size,
         **{f"{side}_ms": statistics.median(seconds) * 1e3 for side, seconds in found.items()},
         "ours_over_plain": statistics.median(
             a / b for a, b in zip(found["ours"], found["plain"], strict=True)

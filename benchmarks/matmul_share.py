@@ -1,15 +1,17 @@
-"""Pretraining speed of our loop, and what share of the machine's own matrix-multiplication rate it reaches.
+"""Pretraining speed of our loop as a share of the machine's matrix-multiplication rate.
 
-The rate is measured in the same run, in turn with the training steps: the multiplications of the model's linear layers at the shapes,
-block by block, and in the dtype that training uses, forward (X W) and backward (dY W^T, X^T dY), nothing between them. For M tokens:
-q, k, v, o (M, d) x (d, d); gate, up (M, d) x (d, f); down (M, f) x (f, d) in each layer; lm_head (M, d) x (d, V) once.
+The rate is measured in the same run, in turn with the training steps: the multiplications of the
+model's linear layers at the shapes, block by block, and in the dtype that training uses, forward (X
+W) and backward (dY W^T, X^T dY), nothing between them. For M tokens: q, k, v, o (M, d) x (d, d);
+gate, up (M, d) x (d, f); down (M, f) x (f, d) in each layer; lm_head (M, d) x (d, V) once.
 Floating-point operations of a step, no part left out for the causal mask:
 
-    6 N tokens + 12 layers d sum(T^2)      N = layers (4 d^2 + 3 d f) + V d, the sum over sequences of T tokens
+    6 N tokens + 12 layers d sum(T^2),  N = layers (4 d^2 + 3 d f) + V d, T tokens in a sequence
 
-(2 a multiplication forward, 4 backward; attention: scores and weighted values, 2 T^2 d each). share = operations a second of the step
-over those of the multiplications; the goal is 50 % at width 960 and 30 % at width 64. On CUDA mfu divides by the rate of a large
-square bfloat16 product instead. Everything is a median; writes matmul_share_<width>.json beside this file.
+(2 a multiplication forward, 4 backward; attention: scores and weighted values, 2 T^2 d each). share
+= operations a second of the step over those of the multiplications; the goal is 50 % at width 960
+and 30 % at width 64. On CUDA mfu divides by the rate of a large square bfloat16 product instead.
+Everything is a median; writes matmul_share_<width>.json beside this file.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from pathlib import Path
 
 import torch
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.stages import ModelSettings
-from grpo_origin.cost import matmul_parameters, read_settings
-from grpo_origin.data.pools import Mixture, Pool, write_pool
+from grpo_origin.cost import matmul_parameters
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.source import Source
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.training.loop import Block, Checkpoint, train
-from grpo_origin.training.model import build_model, choose_device
+from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard, choose_device
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = {64: ["config.yaml"], 960: ["config.yaml", "paper.yaml"]}
@@ -70,7 +75,7 @@ def multiplication_rate(
     dtype: torch.dtype,
     repeats: int,
 ) -> float:
-    """Operations a second of the linear layers' multiplications of a step, one after the other: median of `repeats` passes."""
+    """Operations a second of a step's multiplications, one after the other: median of `repeats`."""
     operands = []
     for b, t in shapes:
         for inputs, outputs, count in layers(model, vocabulary):
@@ -133,17 +138,16 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out on CUDA")
     options = parser.parse_args()
     settings = read_settings(*(CONFIG / name for name in FILES[options.width]))
-    device = choose_device(settings.runtime)
+    device = choose_device(settings.numerics, threads=1)
     cpu = device.type == "cpu"
-    torch.set_num_threads(1)
-    precision = options.precision or ("float32" if cpu else settings.runtime.precision)
+    precision = options.precision or ("float32" if cpu else settings.numerics.precision)
     batch = options.batch or (CPU_BATCH if cpu else settings.pretrain.batch_size)
     steps = max(options.steps or (6 if cpu and options.width == 960 else 60), SKIPPED + 1)
     passes = 3 if cpu and options.width == 960 else 10
-    runtime = settings.runtime.model_copy(
+    numerics = settings.numerics.model_copy(
         update={
             "precision": precision,
-            "compile": settings.runtime.compile and not options.no_compile,
+            "compile": settings.numerics.compile and not options.no_compile,
         }
     )
     pretrain = settings.pretrain.model_copy(update={"samples": steps * batch, "batch_size": batch})
@@ -181,9 +185,11 @@ def main() -> None:
                     blocks,
                     steps,
                     pretrain,
-                    runtime,
+                    numerics,
                     device,
                     Checkpoint(folder / "none", {}, 1e9),
+                    FiniteGuard("pretrain"),
+                    compiled=numerics.compile,
                 )
             rate = rate or multiplication_rate(
                 settings.model, words, shapes[0], device, dtype, passes
@@ -212,7 +218,7 @@ def main() -> None:
         "width": options.width,
         "batch": batch,
         "precision": precision,
-        "compiled": runtime.compile and not cpu,
+        "compiled": numerics.compile and not cpu,
         "device": "1 CPU thread" if cpu else torch.cuda.get_device_name(),
         **{key: statistics.median(row[key] for row in rows) for key in rows[0]},
     }

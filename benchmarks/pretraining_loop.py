@@ -1,6 +1,7 @@
-"""Pretraining: our loop over blocks of one shape against transformers' Trainer on padded batches, same model, data and steps.
+"""Pretraining: our loop over blocks of one shape against transformers' Trainer on padded batches.
 
-Prints seconds a step and their ratio (median over alternating repetitions) and writes pretraining_loop.json beside this file.
+Prints seconds a step and their ratio (median over alternating repetitions) and writes
+pretraining_loop.json beside this file.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from grpo_origin.config.schema import AxisSettings, RuntimeSettings
-from grpo_origin.config.stages import ModelSettings, PretrainSettings, WorldSettings
-from grpo_origin.data.pools import Mixture, Pool, write_pool
-from grpo_origin.data.source import COLUMNS, Source
+from grpo_origin.config.schema import AxisSettings
+from grpo_origin.config.stages import (
+    ModelSettings,
+    NumericsSettings,
+    PretrainSettings,
+    WorldSettings,
+)
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool, write_pool
+from grpo_origin.data.rows import COLUMNS
+from grpo_origin.data.source import Source
 from grpo_origin.jobs.files import read_table
 from grpo_origin.tasks.tokenizer import build_tokenizer
 from grpo_origin.training.loop import Checkpoint, train
 from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard
 
 STEPS, REPEATS = 60, 5
 PRETRAIN = PretrainSettings(samples=STEPS * 64)
@@ -46,9 +55,10 @@ def ours(folder: Path) -> float:
         batch,
         STEPS,
         PRETRAIN,
-        RuntimeSettings(),
+        NumericsSettings(),
         torch.device("cpu"),
         Checkpoint(folder / "none", {}, 1e9),
+        FiniteGuard("pretrain"),
     )
     return time.perf_counter() - started
 

@@ -1,10 +1,12 @@
-"""The rates that `python -m grpo_origin.cost` needs, measured in a few short runs at one scale, on CUDA where there is one.
+"""The rates that `grpo-origin cost` needs, measured in a few short runs at one scale.
 
-Pretraining and SFT: median step of our loop; GRPO: grpo_step.py's figure for our step; evaluation: exact masses of test prompts; data:
-a pool of two row groups, written, then read and checked; all at the batch sizes of the configuration and with its threads and
-precision. Start-up is the time to import what a GRPO job needs, and 0 on a CPU where local jobs are forked from a process that
-has the imports done. Replaces this scale's entry of rates.json (tracked, so `make bench` leaves this script out); `--only` measures
-some of them, for example the rates of data for a scale whose models need another machine.
+Pretraining and SFT: median step of our loop; GRPO: grpo_step.py's figure for our step; evaluation:
+exact masses of test prompts; data: a pool of two row groups, written, then read and checked; all at
+the batch sizes of the configuration and with its threads and precision. Start-up is the time to
+import what a GRPO job needs, and 0 on a CPU where local jobs are forked from a process that has the
+imports done. Replaces this scale's entry of rates.json (tracked, so `make bench` leaves this script
+out); `--only` measures some of them, for example the rates of data for a scale whose models need
+another machine.
 """
 
 from __future__ import annotations
@@ -24,17 +26,21 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import OptimiserSettings
-from grpo_origin.cost import Rates, read_settings
-from grpo_origin.data.pools import ROW_GROUP, Mixture, Pool, write_pool
+from grpo_origin.cost import Rates
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import ROW_GROUP, Pool, write_pool
 from grpo_origin.data.prompt_sets import read_prompts, write_sft, write_test
-from grpo_origin.data.source import Sequences, Source
+from grpo_origin.data.rows import Sequences
+from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.training.loop import Block, Checkpoint, train
-from grpo_origin.training.model import build_model, choose_device
+from grpo_origin.training.model import build_model
+from grpo_origin.training.numerics import FiniteGuard, choose_device
 from grpo_step import SKIPPED, Setting, ours
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -47,7 +53,7 @@ class Measure:
 
     def __init__(self, settings: Settings, steps: int, folder: Path) -> None:
         self.settings, self.steps, self.folder = settings, steps, folder
-        self.device = choose_device(settings.runtime)
+        self.device = choose_device(settings.numerics, settings.runtime.threads)
         self.source = Source(settings.world, settings.axes["depth"], 0)
 
     def loop(self, section: OptimiserSettings, batch: Callable[[int], list[Block]]) -> float:
@@ -55,7 +61,8 @@ class Measure:
         model = build_model(self.settings.model, self.source.world, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
-            log = train(model, batch, self.steps, section, self.settings.runtime, self.device, none)
+            job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
+            log = train(model, batch, self.steps, *job)
         return section.batch_size / statistics.median(row["seconds"] for row in log[SKIPPED:])
 
     def pretrain(self) -> dict[str, float]:
@@ -105,7 +112,7 @@ class Measure:
         return {"evaluate_prompts_per_s": rows.size / statistics.median(seconds[1:])}
 
     def data(self) -> dict[str, float]:
-        """A pool of two row groups, written, then read and checked; of pools above 4M samples the check is faster, it counts less."""
+        """A pool of two row groups, written, then read and checked (faster above 4M samples)."""
         count = 2 * ROW_GROUP
         files: dict[str, str | Path] = {
             name: self.folder / f"{name}.parquet"
@@ -132,7 +139,7 @@ class Measure:
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", "import grpo_origin.grpo"], check=True)
+            subprocess.run([sys.executable, "-c", "import grpo_origin.rl.trainer"], check=True)
             seconds.append(time.perf_counter() - started)
         return {"startup_s": statistics.median(seconds)}
 
@@ -170,15 +177,19 @@ def main() -> None:
     entry = known.setdefault(settings.run, {})
     if set(options.only) not in ({"data"}, set(parts)) and entry.get("device", device) != device:
         sys.exit(
-            f"{RATES.name}: rates of {settings.run} are of {entry['device']}, this is {device}: measure all of them (no --only)"
+            f"{RATES.name}: rates of {settings.run} are of {entry['device']}, this is {device}: "
+            "measure all of them (no --only)"
         )
+    entry["model"] = settings.model.model_dump()
     entry |= {key: float(f"{value:.4g}") for key, value in found.items()}
     if set(options.only) != {"data"}:
         entry["device"] = device
     if "data" in options.only:
         entry["data_device"] = "CPU, 1 core"
     known[settings.run] = {
-        key: entry[key] for key in ("device", "data_device", *Rates.model_fields) if key in entry
+        key: entry[key]
+        for key in ("model", "device", "data_device", *Rates.model_fields)
+        if key in entry
     }
     for key, value in found.items():
         print(f"{key:24} {value:.4g}")

@@ -1,8 +1,8 @@
-"""Start-up: a sweep whose jobs are forked from one prepared process against the same sweep whose jobs import by themselves.
+"""Start-up: a sweep whose jobs are forked from one prepared process against one that imports.
 
-Runs one cell of the smoke scale through `snakemake` both ways, alternating, prints the wall seconds and their ratio
-(median), then what a job by itself (as on a cluster) pays for Python and the imports of its stage, and whether that imports
-trl. Writes startup.json beside this file.
+Runs one cell of the smoke scale through `snakemake` both ways, alternating, prints the wall seconds
+and their ratio (median), then what a job by itself (as on a cluster) pays for Python and the
+imports of its stage, and whether that imports trl. Writes startup.json beside this file.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def sweep(prefork: bool) -> float:
 
 
 STAGES = {
-    "data": "data",
-    "pretrain and SFT": "train",
-    "RL": "grpo",
-    "evaluate": "evaluate",
-    "tables": "statistics",
-    "figures": "figures",
+    "data": "data.pools",
+    "pretrain and SFT": "training.loop",
+    "RL": "rl.trainer",
+    "evaluate": "evaluation.mass",
+    "tables": "analysis.tables",
+    "figures": "report.figures",
 }
 
 
 def imports(module: str) -> tuple[float, bool]:
-    """Wall seconds of a Python process that imports a stage's module, and whether trl came with it."""
+    """Wall seconds of a process that imports a stage's module, and whether trl came with it."""
     code = f"import sys, grpo_origin.{module}; print('trl' in sys.modules)"
     started = time.perf_counter()
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

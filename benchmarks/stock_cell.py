@@ -1,10 +1,12 @@
-"""A cell as one would write it with stock tools, to be timed by cell.py: one script, text in and text out.
+"""A cell as one would write it with stock tools, to be timed by cell.py: text in, text out.
 
-Pretraining with transformers' Trainer, SFT with TRL's SFTTrainer, GRPO on ID and on OOD prompts with TRL's GRPOTrainer, then every
-stage evaluated by sampling: temperature 1, 8 completions a prompt. Data, model, step counts, batch sizes and learning rates are
-those of the configuration; everything else (collators, loss variant, schedules, logging, threads) is the tools' default, but for
-saves of optimiser states, which are off. The data come from this package, so that both sides train on the same strings; their cost
-is in both. Uses no training or evaluation code of the package.
+Pretraining with transformers' Trainer, SFT with TRL's SFTTrainer, GRPO on ID and on OOD prompts
+with TRL's GRPOTrainer, then every stage evaluated by sampling: temperature 1, 8 completions a
+prompt. Data, model, step counts, batch sizes and learning rates are those of the configuration;
+everything else (collators, loss variant, schedules, logging, threads) is the tools' default, but
+for saves of optimiser states, which are off. The data come from this package, so that both sides
+train on the same strings; their cost is in both. Uses no training or evaluation code of the
+package.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
-from grpo_origin.cost import read_settings
 from grpo_origin.data.pools import ROW_GROUP, training_chunk
 from grpo_origin.data.prompt_sets import read_prompts, write_grpo, write_sft, write_test
 from grpo_origin.data.source import Source
@@ -148,7 +150,7 @@ def exact_match(completions: list[str], gold: list[str], **_: object) -> list[fl
 
 def grpo(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None:
     """GRPO with a reward function on text."""
-    section = settings.grpo
+    section = settings.rl
     arguments = GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=section.prompts_per_step * section.group_size,
@@ -198,7 +200,7 @@ def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast)
 
 
 def main() -> None:
-    """Run the cell in a temporary folder; print seconds by stage and accuracies as one JSON line."""
+    """Run the cell in a temporary folder; print seconds and accuracies as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", nargs="+", required=True)
     parser.add_argument("--axis", default="depth")
@@ -218,7 +220,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_sft(source, settings.sft.samples, root / "sft.parquet")
-        write_grpo(source, settings.grpo.prompts, settings.sft.samples, root / "grpo.parquet")
+        write_grpo(source, settings.rl.prompts, settings.sft.samples, root / "grpo.parquet")
         write_test(source, settings.evaluation.prompts, root / "test.parquet")
         samples = pretraining_text(source, settings, options.ratio, vocabulary)
         lap("data")

@@ -1,4 +1,4 @@
-"""Fixtures: the tiny study, trained once a session by direct calls (`cell`) and once by the real workflow (`sweep`)."""
+"""Fixtures: the tiny study, trained once a session by direct calls and once by the workflow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def study(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def cell(study) -> Path:
-    """The tiny study pretrained (ratio 0.25), fine-tuned and trained with GRPO on OOD prompts. Not to be changed."""
+    """The tiny study pretrained (ratio 0.25), fine-tuned, and after GRPO. Not to be changed."""
     for stage in ("pretrain", "sft", "grpo~ood"):
         run_stage(stage, study, study / stage, study / "checkpoints" / stage)
     return study
@@ -50,7 +50,7 @@ def cell(study) -> Path:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory) -> Path:
-    """A tree in which the real workflow has run the tiny study end to end. Leave it as it was found."""
+    """A tree in which the workflow has run the tiny study. Leave it as it was found."""
     tree = copy_code(tmp_path_factory.mktemp("sweep"))
     write_config(tree)
     result = snakemake(tree, "--cores", "2", "--configfile", "tiny.yaml")

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny study, its stages as one call each, and the real `snakemake` in a copy of this tree."""
+"""What test files share: a tiny study, its stages, and the real `snakemake` in a copied tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from grpo_origin.tasks.tokenizer import Vocabulary
 REPO = Path(__file__).parents[1]
 CODE = ("Snakefile", "config", "profiles", "src", "workflow")
 
-# An axis that no configuration of the project has; 64 strings a length, so everything can be enumerated.
+# An axis that no configuration of the project has; 64 strings a length, so all can be listed.
 TINY: dict[str, Any] = {
     "run": "tiny",
     "seeds": [0],
@@ -63,8 +63,8 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         if value is ...:
             del out[key]
-        elif isinstance(value, dict) and ... in value.values():
-            out[key] = changed(base.get(key, {}), value)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            out[key] = changed(base[key], value)
     return out
 
 
@@ -155,8 +155,9 @@ def interrupt_stage(
     checkpoint: Path,
     changes: dict[str, Any],
 ) -> tuple[int, str]:
-    """Run a stage in a process of its own, send it a signal once `after` steps are done; its exit status and output."""
-    call = f"run_stage({stage!r}, Path({str(root)!r}), Path({str(output)!r}), Path({str(checkpoint)!r}), {changes!r}, loud=True)"
+    """Send a stage in a process of its own a signal after some steps; its status and output."""
+    places = ", ".join(f"Path({str(place)!r})" for place in (root, output, checkpoint))
+    call = f"run_stage({stage!r}, {places}, {changes!r}, loud=True)"
     command = [
         sys.executable,
         "-c",
@@ -241,8 +242,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
-    """The tiny study as an override of config/config.yaml, written into a tree; returns the file's name."""
-    others = yaml.safe_load((tree / "config" / "config.yaml").read_text())["axes"]
+    """Write the tiny study into a folder, as an override of config/config.yaml; its name."""
+    others = yaml.safe_load((REPO / "config" / "config.yaml").read_text())["axes"]
     config = merged(TINY, {"axes": dict.fromkeys(others)})
     (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
     return name

@@ -1,9 +1,11 @@
-"""Evaluations with planted masses, and their ledger's verdicts."""
+"""Evaluations with planted masses, their ledger's verdicts, and runs to convergence."""
 
 import numpy as np
 import pandas as pd
 
-from grpo_origin.analysis.claims import ledger
+from grpo_origin.analysis.claims import Evidence
+from grpo_origin.analysis.ledger import ledger
+from grpo_origin.analysis.stages import with_method
 from grpo_origin.config.schema import ClaimsSettings
 
 SETTINGS = ClaimsSettings()
@@ -31,7 +33,10 @@ def plant(
     stages=STAGES,
     tasks=TASKS,
 ):
-    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers), clipped to [0, 1]."""
+    """Evaluations whose masses are mass(seed, ratio, stage, split, task, prompt numbers).
+
+    They are clipped to [0, 1].
+    """
     parts = []
     for seed in range(seeds):
         for ratio in ratios:
@@ -57,13 +62,13 @@ def plant(
                                 {**columns, "prompt_index": prompts + number * PROMPTS}
                             ).assign(**names)
                         )
-    return pd.concat(parts, ignore_index=True)
+    return with_method(pd.concat(parts, ignore_index=True))
 
 
 def shifted(base, changes, seeds=3, width=0.002):
-    """Masses `base` (a number or an array of prompts), plus changes[(ratio, stage, split)] that differ a little between seeds.
+    """Masses `base` (a number or an array of prompts) plus changes[(ratio, stage, split)].
 
-    A key may be shorter: (stage, split) or (stage,).
+    Changes differ a little between seeds. A key may be shorter: (stage, split) or (stage,).
     """
 
     def mass(seed, ratio, stage, split, task, prompts):
@@ -74,17 +79,79 @@ def shifted(base, changes, seeds=3, width=0.002):
     return mass
 
 
-def rows(table, claim, **where):
-    found = ledger(
-        table, where.pop("settings", SETTINGS), where.pop("theory", None), where.pop("beta", None)
+def evaluations(
+    masses,
+    greedy=None,
+    *,
+    axis="depth",
+    seed=0,
+    ratio="0.1",
+    stage="sft",
+    split="ood",
+    task="trav;4;A",
+):
+    """Rows of one stage; `greedy` defaults to mass >= 0.5."""
+    masses = np.atleast_1d(np.asarray(masses, dtype=float))
+    greedy = masses >= 0.5 if greedy is None else np.asarray(greedy, dtype=bool)
+    with np.errstate(divide="ignore"):
+        log_mass = np.log(masses)
+    columns = {
+        "log_mass": log_mass,
+        "log_mass_markers": log_mass * 0.25,
+        "log_mass_content": log_mass * 0.75,
+        "greedy_correct": greedy,
+    }
+    names = {
+        "variant": "base",
+        "axis": axis,
+        "seed": seed,
+        "ood_ratio": ratio,
+        "stage": stage,
+        "split": split,
+        "task": task,
+    }
+    return with_method(
+        pd.DataFrame({**columns, "prompt_index": np.arange(len(masses))}).assign(**names)
     )
-    found = found[found["claim"] == claim]
-    for name, text in where.items():
-        found = found[found[name].str.contains(text, regex=False)]
-    return found
+
+
+def covered(intervals, truth):
+    low, high = intervals
+    return np.mean((low <= truth) & (truth <= high))
+
+
+def theory(above, beta=1.0, seeds=3, width=0.0, start=0.2):
+    """Converged runs in which a share of the prompts ends above the bound."""
+    parts = []
+    for seed in range(seeds):
+        share = np.clip(above + width * (seed - 1), 0, 1)
+        for pool in ("train", "heldout"):
+            before = np.full(200, start)
+            bound = np.minimum(before * np.exp(1 / beta), 1)
+            after = np.where(np.arange(200) < round(200 * share), bound + 0.05, before * 1.2)
+            names = {"method": "rloo", "beta": beta, "axis": "depth", "seed": seed, "pool": pool}
+            parts.append(
+                pd.DataFrame(
+                    {"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}
+                ).assign(**names)
+            )
+    return pd.concat(parts)
+
+
+def judged(table, settings=SETTINGS, **more):
+    """The ledger of plain GRPO; `more` is the rest of the evidence."""
+    return ledger(Evidence(table, settings, **more))
+
+
+def rows(table, claim, *, axis="", cells="", **evidence):
+    """The ledger's rows of a claim whose axis and cells hold these texts."""
+    chosen = judged(table, **evidence)
+    chosen = chosen[chosen["claim"] == claim]
+    chosen = chosen[chosen["axis"].str.contains(axis, regex=False)]
+    return chosen[chosen["cells"].str.contains(cells, regex=False)]
 
 
 def verdict(table, claim, **where):
-    found = rows(table, claim, **where)
-    assert len(found) == 1, found
-    return found.iloc[0]["verdict"]
+    chosen = rows(table, claim, **where)
+    assert len(chosen) == 1, chosen
+    return chosen.iloc[0]["verdict"]

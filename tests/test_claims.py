@@ -1,14 +1,14 @@
+"""The rule of the ledger, and each claim each way from planted masses."""
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_origin.analysis.claims import CLAIMS, COLUMNS, Claim, decide, ledger
-from grpo_origin.config.fields import ConfigError
-from grpo_origin.config.load import load_settings
+from grpo_origin.analysis.claims import Claim, decide
 from grpo_origin.config.schema import ClaimsSettings
-from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, verdict
+from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, theory, verdict
 
 WIDE = 0.2
 VERDICTS = pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_no_exposure_counts_the_better_stage():
 
 
 def test_no_exposure_with_exact_zeros_rests_on_a_bound():
-    found = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
-    assert found["verdict"] == "supported"
-    assert np.isnan(found["p_value"])
-    assert found["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
-    assert "Clopper-Pearson" in found["note"]
+    row = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
+    assert row["verdict"] == "supported"
+    assert np.isnan(row["p_value"])
+    assert row["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
+    assert "Clopper-Pearson" in row["note"]
 
 
 @VERDICTS
@@ -139,10 +139,10 @@ def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected
     after = plant(shifted(0.1, changes, width=width), stages=STAGES)
     table = pd.concat([table, after])
     assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
-    found = rows(table, "beyond pretraining").iloc[0]
-    assert found["verdict"] == expected
-    assert found["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
-    assert f"pretrain {pretrained:.3f}, sft 0.100, grpo~ood 0.500" in found["note"]
+    row = rows(table, "beyond pretraining").iloc[0]
+    assert row["verdict"] == expected
+    assert row["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
+    assert f"pretrain {pretrained:.3f}, sft 0.100, grpo~ood 0.500" in row["note"]
 
 
 BANDS = np.repeat([1e-6, 0.5, 0.97], [21, 22, 21])
@@ -174,14 +174,14 @@ def test_sweet_spot(gains, width, expected):
 
 
 def test_sweet_spot_compares_the_bands_alone():
-    found = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
-    assert found["effect"] == pytest.approx(0.29, abs=1e-3)
-    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in found["note"]
+    row = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
+    assert row["effect"] == pytest.approx(0.29, abs=1e-3)
+    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in row["note"]
 
 
 def test_sweet_spot_needs_all_bands():
-    found = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
-    assert (found["verdict"], found["note"]) == ("inconclusive", "nothing to test on in this run")
+    row = rows(plant(shifted(0.5, {("grpo~ood",): 0.2})), "sweet spot").iloc[0]
+    assert (row["verdict"], row["note"]) == ("inconclusive", "nothing to test on in this run")
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_saturation(gain, width, expected):
 
 @pytest.mark.parametrize(("gain", "loss"), [(-0.2, True), (0.001, False)])
 def test_saturation_says_when_no_gain_is_a_loss(gain, loss):
-    found = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
-    assert (found["verdict"], found["note"].startswith("no gain, but a loss")) == (
+    row = rows(plant(shifted(0.96, {("grpo~id", "id"): gain})), "saturation").iloc[0]
+    assert (row["verdict"], row["note"].startswith("no gain, but a loss")) == (
         "supported",
         loss,
     )
@@ -226,8 +226,8 @@ def mixed(broken, repaired, width=0.002):
     ],
 )
 def test_foreign_tokens(broken, repaired, width, expected):
-    found = rows(mixed(broken, repaired, width), "foreign tokens", cells="OOD ratio 0;")
-    assert tuple(found["verdict"]) == expected
+    both = rows(mixed(broken, repaired, width), "foreign tokens", cells="OOD ratio 0;")
+    assert tuple(both["verdict"]) == expected
 
 
 def test_foreign_tokens_only_for_axes_with_mixed_splits():
@@ -242,13 +242,13 @@ def test_composition(effect, width, expected):
     base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
 
     def mass(seed, ratio, stage, split, task, prompts):
-        one = (
+        reaches = (
             stage == "grpo~ood" and split == "ood" and task == "shift trav;4;A"
         )  # one task in one stage is enough
         return (
             0.9
             if ratio != "0" or split == "id"
-            else base + (reached + spread(0.0, 3, width)[seed]) * one
+            else base + (reached + spread(0.0, 3, width)[seed]) * reaches
         )
 
     assert verdict(plant(mass), "composition") == expected
@@ -262,24 +262,6 @@ def test_composition_only_where_operations_meet_for_the_first_time():
     assert rows(plant(shifted(0.0, {}), tasks=together), "composition").empty
     deeper = TASKS | {"ood": ("trav trav;4;A", "trav trav trav;4;A")}
     assert rows(plant(shifted(0.0, {}), tasks=deeper), "composition").empty
-
-
-def theory(above, beta=1.0, seeds=3, width=0.0, start=0.2):
-    """Converged runs in which a share of the prompts ends above the bound."""
-    parts = []
-    for seed in range(seeds):
-        share = np.clip(above + width * (seed - 1), 0, 1)
-        for pool in ("train", "heldout"):
-            before = np.full(200, start)
-            bound = np.minimum(before * np.exp(1 / beta), 1)
-            after = np.where(np.arange(200) < round(200 * share), bound + 0.05, before * 1.2)
-            names = {"method": "rloo", "beta": beta, "axis": "depth", "seed": seed, "pool": pool}
-            parts.append(
-                pd.DataFrame(
-                    {"prompt_index": np.arange(200), "mass_before": before, "mass_after": after}
-                ).assign(**names)
-            )
-    return pd.concat(parts)
 
 
 @pytest.mark.parametrize(
@@ -300,21 +282,19 @@ def test_mass_bound_in_theory_runs(above, width, expected):
 
 def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
     runs = pd.concat([theory(0.4, seeds=1), theory(0.3, seeds=1).assign(axis="length")])
-    found = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
-    assert (found["verdict"], found["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
+    row = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
+    assert (row["verdict"], row["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
 
 
 def test_mass_bound_says_when_it_is_vacuous():
     table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
-    found = rows(table, "mass bound", beta=0.001).iloc[0]
-    assert found["verdict"] == "inconclusive"
-    assert "for 100.0% of prompts" in found["note"]
-    assert rows(table, "mass bound", beta=0).iloc[0]["verdict"] == "inconclusive"
-    assert rows(table, "mass bound").empty  # no beta given, no row
-    found = rows(table, "mass bound", theory=theory(0.0, beta=0.3, start=0.5)).iloc[
-        0
-    ]  # 0.5 e^{1/0.3} > 1
-    assert (found["verdict"], "for 100.0% of prompts" in found["note"]) == ("inconclusive", True)
+    row = rows(table, "mass bound", beta=0.001).iloc[0]
+    assert row["verdict"] == "inconclusive"
+    assert "for 100.0% of prompts" in row["note"]
+    assert rows(table, "mass bound", beta=0.0).empty  # no KL weight, no bound
+    runs = theory(0.0, beta=0.3, start=0.5)  # 0.5 e^{1/0.3} > 1
+    row = rows(table, "mass bound", theory=runs).iloc[0]
+    assert (row["verdict"], "for 100.0% of prompts" in row["note"]) == ("inconclusive", True)
 
 
 def test_mass_bound_is_tested_on_the_run_where_it_can_be():
@@ -324,7 +304,7 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "width", "expected"),
+    ("same", "other", "width", "expected"),
     [
         (0.3, 0.0, 0.002, "supported"),
         (0.0, 0.3, 0.002, "supported"),  # it matters, though the other way round
@@ -332,9 +312,9 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
         (0.1, 0.0, WIDE, "inconclusive"),
     ],
 )
-def test_prompts_matter(own, other, width, expected):
+def test_prompts_matter(same, other, width, expected):
     def mass(seed, ratio, stage, split, task, prompts):
-        gain = {"sft": 0.0, f"grpo~{split}": own + spread(0.0, 3, width or 0.002)[seed]}.get(
+        gain = {"sft": 0.0, f"grpo~{split}": same + spread(0.0, 3, width or 0.002)[seed]}.get(
             stage, other
         )
         return 0.3 + gain
@@ -360,7 +340,7 @@ def test_sharpening(gain, width, expected):
 
 
 def test_sharpening_leaves_out_what_only_sft_hid():
-    """Prompts of no mass after SFT gain much, but the pretrained model had all but the first 32 of them."""
+    """Prompts of no mass after SFT gain much, but the pretrained model had most of them."""
 
     def mass(seed, ratio, stage, split, task, prompts):
         new = prompts < 32
@@ -386,64 +366,6 @@ def test_shares_that_agree_by_chance_are_counted_together():
     assert row["verdict"] == "inconclusive"
 
 
-# Whole ledgers
-
-
-FULL = {"splits": ("id", "ood", "mixed-1")}
-
-
-def test_ledger_has_every_claim_in_order():
-    table = ledger(plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), SETTINGS, theory(0.0), 0.001)
-    assert tuple(table.columns) == COLUMNS
-    names = "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, composition, mass bound, prompts, sharpening"
-    assert list(table["claim"].drop_duplicates()) == names.split(", ")
-    assert len(CLAIMS) == 10
-    assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
-
-
-def test_one_seed_decides_nothing():
-    table = ledger(
-        plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL),
-        SETTINGS,
-        theory(0.0, seeds=1),
-        1.0,
-    )
-    assert set(table["verdict"]) == {"inconclusive"}
-    tested = table[table["effect"].notna()]
-    assert tested["note"].str.contains("one seed").all()
-    assert tested["low"].isna().all()
-
-
-@pytest.mark.parametrize(
-    "missing",
-    [
-        {"ratios": ("0.1",)},
-        {"ratios": ("0",)},
-        {"stages": ("sft", "grpo~id")},
-        {"stages": ("sft", "grpo~ood")},
-        {"stages": ("pretrain", "sft")},
-        {"stages": (*STAGES, "new~ood")},
-        {"splits": ("id",)},
-        {"splits": ("ood",)},
-        {"splits": ("mixed-1", "ood")},
-    ],
-    ids=str,
-)
-def test_missing_cells_are_no_crash(missing):
-    table = ledger(
-        plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), SETTINGS, None, 0.001
-    )
-    assert tuple(table.columns) == COLUMNS
-    empty = table[table["effect"].isna()]
-    assert (empty["verdict"] == "inconclusive").all()
-    assert empty["note"].str.contains("nothing to test").all()
-
-
-def test_other_methods_do_not_count():
-    table = plant(shifted(0.3, {("new~ood",): 0.5}), stages=(*STAGES, "new~ood"))
-    assert verdict(table, "no exposure") == "supported"
-
-
 def test_thresholds_come_from_the_settings():
     table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}))
     assert verdict(table, "exposure") == "supported"
@@ -451,19 +373,3 @@ def test_thresholds_come_from_the_settings():
     assert (
         verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
     )
-
-
-def test_settings_are_checked():
-    axis = {"id": ["trav;4;A"], "ood": ["shift;4;A"]}
-    config = {
-        "run": "x",
-        "seeds": [0],
-        "ratios": ["0"],
-        "axes": {"a": axis},
-        "claims": {"negligible": 0.02},
-    }
-    assert load_settings(config).claims.negligible == 0.02
-    with pytest.raises(ConfigError, match=r"claims.*rising order"):
-        load_settings(config | {"claims": {"saturated": 0.5}})
-    with pytest.raises(ConfigError, match=r"claims\.neglible.*negligible"):
-        load_settings(config | {"claims": {"neglible": 0.02}})

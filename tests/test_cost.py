@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.cost import (
@@ -13,17 +14,15 @@ from grpo_origin.cost import (
     disk,
     find_rates,
     jobs,
-    main,
     matmul_parameters,
-    merged,
     parameters,
     plan,
-    read_settings,
     work_seconds,
 )
+from grpo_origin.study import read_study
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model
-from helpers import REPO, tiny
+from helpers import REPO, copy_code, planned, tiny, tiny_study
 
 RATES = Rates(
     pretrain_samples_per_s=1000,
@@ -51,7 +50,7 @@ def study(**changes):
         "samples": 16,
     }
     axis = {"mini": {"id": ["trav;2;A"], "ood": ["shift;2;A"], "mixed": [1], "theory": ["0.25"]}}
-    return tiny(**({"seeds": [0, 1], "axes": axis, "theory": theory} | changes))
+    return tiny_study(**({"seeds": [0, 1], "axes": axis, "theory": theory} | changes))
 
 
 def test_parameters_by_hand_and_of_the_model():
@@ -66,31 +65,40 @@ def test_parameters_by_hand_and_of_the_model():
 
 
 def test_jobs_by_hand():
-    expected = {
+    assert jobs(study()) == {
         "data": 10,
         "pretrain": 4,
         "sft": 4,
-        "grpo": 8,
+        "rl": 8,
         "evaluate": 4,
-        "theory": 5,
+        "theory": 5,  # 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
         "figures": 5,
     }
-    assert (
-        jobs(study()) == expected
-    )  # theory: 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
 
 
-def test_jobs_of_the_default_sweep():
-    assert (
-        sum(jobs(read_settings(REPO / "config" / "config.yaml")).values()) == 375
-    )  # `snakemake -n` counts rule `all` too
+PLANNED = {"smoke": ["smoke"], "methods": ["methods"], "paper": ["paper"]}
+
+
+@pytest.mark.parametrize("files", PLANNED.values(), ids=PLANNED)
+def test_jobs_are_those_that_snakemake_plans(tree, files):
+    paths = [f"config/{name}.yaml" for name in files]
+    study = read_study(tree / "config" / "config.yaml", *(tree / path for path in paths))
+    plan = planned(tree, "--configfile", *paths)
+    assert {rule: count for rule, count in study.grid.jobs().items() if count} == plan
+    assert sum(jobs(study).values()) == sum(plan.values())
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the workflow in which nothing has run."""
+    return copy_code(tmp_path_factory.mktemp("tree"))
 
 
 def test_methods_and_prompts_decide_the_rl_stages():
-    settings = study(methods=["grpo", "dapo", "rloo"], prompts=["ood"])
-    assert jobs(settings)["grpo"] == 4 * 3
-    assert work_seconds(settings, RATES)["grpo"] == 4 * 3 * 12 * 2
-    assert work_seconds(settings, RATES)["evaluate"] == 4 * 5 * 3 * 8 / 16
+    many = study(methods=["grpo", "dapo", "rloo"], trained_on=["ood"])
+    assert jobs(many)["rl"] == 4 * 3
+    assert work_seconds(many, RATES)["rl"] == 4 * 3 * 12 * 2
+    assert work_seconds(many, RATES)["evaluate"] == 4 * 5 * 3 * 8 / 16
 
 
 def test_seconds_by_hand():
@@ -99,7 +107,7 @@ def test_seconds_by_hand():
         + 2 * 16000 / 8000,  # 2 groups, an OOD pool as large as the ID pool
         "pretrain": 4 * 8000 / 1000,
         "sft": 4 * 2 * 40 / 100,
-        "grpo": 4 * 2 * 12 * 2,
+        "rl": 4 * 2 * 12 * 2,
         "evaluate": 4 * 4 * 3 * 8 / 16,  # cells, models, splits id, ood and mixed-1, prompts
         "theory": (4 * 8 * 2 * 4 + 2 * 3 * 16) / 16 * 2,  # completions, of 16 a step
         "figures": 0,
@@ -119,76 +127,72 @@ def test_disk_by_hand():
 
 
 def test_hours_are_of_gpus_where_a_stage_has_them():
-    settings = study(resources={"pretrain": {"gpus": 2}}, runtime={"threads": 4})
-    result = plan(settings, RATES)
+    wide = study(resources={"pretrain": {"gpus": 1}}, runtime={"threads": 4})
+    result = plan(wide, RATES)
     assert result["stages"]["pretrain"]["unit"] == "GPU"
-    assert (
-        result["gpu_hours"]
-        == result["stages"]["pretrain"]["hours"]
-        == pytest.approx((32 / 3600 + 4) * 2)
-    )
+    hours = result["stages"]["pretrain"]["hours"]
+    assert result["gpu_hours"] == hours == pytest.approx(32 / 3600 + 4)
     assert result["stages"]["sft"]["hours"] == pytest.approx((3.2 / 3600 + 4) * 4)
     assert result["stages"]["data"]["hours"] == pytest.approx(12 / 3600 + 10)
     assert result["jobs"] == 40
-    assert result["disk_bytes"]["all"] == sum(disk(settings, RATES, 100).values())
+    assert result["disk_bytes"]["all"] == sum(disk(wide, RATES, 100).values())
 
 
 def test_missing_rates_are_named_in_one_line(tmp_path):
     file = tmp_path / "rates.json"
-    file.write_text(
-        json.dumps({"tiny": {"device": "a core", **RATES.model_dump()}, "half": {"grpo_step_s": 1}})
-    )
-    assert find_rates({"grpo_step_s": None}, file, "tiny") == RATES
-    assert find_rates({"grpo_step_s": 3.0}, file, "tiny").grpo_step_s == 3
-    with pytest.raises(
-        ConfigError, match="--pretrain-samples-per-s --sft-samples-per-s --evaluate"
-    ) as error:
-        find_rates({}, file, "half")
+    entries = {"tiny": {"device": "a core", **RATES.model_dump()}, "half": {"grpo_step_s": 1}}
+    file.write_text(json.dumps(entries))
+    assert find_rates({"grpo_step_s": None}, file, tiny()) == RATES
+    assert find_rates({"grpo_step_s": 3.0}, file, tiny()).grpo_step_s == 3
+    missing = "--pretrain-samples-per-s --sft-samples-per-s --evaluate"
+    with pytest.raises(ConfigError, match=missing) as error:
+        find_rates({}, file, tiny(), "half")
     assert "\n" not in str(error.value)
     assert "--grpo-step-s" not in str(error.value)
     with pytest.raises(ConfigError, match="--startup-s"):
-        find_rates({}, tmp_path / "none.json", "tiny")
+        find_rates({}, tmp_path / "none.json", tiny())
     with pytest.raises(ConfigError, match="--grpo-step-s: Input should be greater than 0"):
-        find_rates({"grpo_step_s": 0.0}, file, "tiny")
+        find_rates({"grpo_step_s": 0.0}, file, tiny())
+
+
+def test_a_run_of_any_name_takes_the_rates_of_a_scale_with_the_same_model(tmp_path):
+    file = tmp_path / "rates.json"
+    entry = {"model": tiny().model.model_dump(), **RATES.model_dump()}
+    file.write_text(json.dumps({"other": {"grpo_step_s": 1}, "small": entry}))
+    assert find_rates({}, file, tiny(run="shift-depth")) == RATES
+    with pytest.raises(ConfigError, match=r"no rate for 'wide' .* --scale \(other, small\)"):
+        find_rates({}, file, tiny(run="wide", model={"width": 64}))
+    assert find_rates({}, file, tiny(run="wide", model={"width": 64}), "small") == RATES
+    with pytest.raises(ConfigError, match="no rate for 'smal'"):
+        find_rates({}, file, tiny(), "smal")
 
 
 @pytest.mark.parametrize("content", ['{"tiny": 5}', '{"tiny": [1]}', "[1]", "5", "null"])
 def test_a_rates_file_of_another_form_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "rates.json").write_text(content)
     with pytest.raises(ConfigError, match=r"rates\.json: must hold an entry") as error:
-        find_rates({}, tmp_path / "rates.json", "tiny")
+        find_rates({}, tmp_path / "rates.json", tiny())
     assert "\n" not in str(error.value)
 
 
-def test_default_scale_has_measured_rates():
-    assert (
-        find_rates({}, REPO / "benchmarks" / "rates.json", "laptop").startup_s == 0
-    )  # local jobs are forked
-
-
-def test_files_are_merged_section_by_section(tmp_path):
-    assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {
-        "a": {"b": 3, "c": 2},
-        "d": [2],
-    }
-    (tmp_path / "list.yaml").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"list\.yaml"):
-        read_settings(REPO / "config" / "config.yaml", tmp_path / "list.yaml")
-    assert (
-        read_settings(REPO / "config" / "config.yaml", REPO / "config" / "paper.yaml").model.heads
-        == 15
-    )
+@pytest.mark.parametrize("name", ["config", "methods"])
+def test_shipped_rates_serve_every_run_with_the_default_model(name, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("run: shift-depth\naxes: {token: null}\n")
+    files = [str(REPO / "config" / f"{name}.yaml"), str(tmp_path / "mine.yaml")]
+    main(["cost", "--config", *files])
+    assert capsys.readouterr().out.startswith("shift-depth: 0.21M parameters")
 
 
 def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(REPO)
+    monkeypatch.chdir(tmp_path)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in RATES.model_dump().items()]
-    main(["--configfile", "config/paper.yaml", "--json", str(tmp_path / "plan.json"), *options])
+    paper = ["cost", "--config", str(REPO / "config" / "paper.yaml")]
+    main([*paper, "--json", "plan.json", *options])
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["stages"]["pretrain"]["jobs"] == 72
     assert "GPU-hours" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: no rate for 'paper'"):
-        main(["--configfile", "config/paper.yaml", "--rates", str(tmp_path / "none.json")])
+        main([*paper, "--rates", "none.json"])
 
 
 @pytest.mark.parametrize(
@@ -197,12 +201,12 @@ def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):
         (["--at-once", "-5"], "--at-once: must be at least 1, not -5"),
         (["--at-once", "0"], "--at-once: must be at least 1, not 0"),
         (["--json", "/nope/x.json"], "/nope/x.json"),
+        (["--config", "nope.yaml"], "nope.yaml: No such file or directory"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(monkeypatch, capsys, options, words):
-    monkeypatch.chdir(REPO)
+def test_bad_options_are_refused_in_one_line(capsys, options, words):
     with pytest.raises(SystemExit) as error:
-        main(options)
+        main(["cost", *options])
     assert str(error.value).startswith("error: ")
     assert words in str(error.value)
     assert "\n" not in str(error.value)

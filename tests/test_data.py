@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,41 +14,40 @@ import pytest
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import TaskSpec
-from grpo_origin.data import pools as module
-from grpo_origin.data.pools import Mixture, Pool, training_chunk, write_pool
+from grpo_origin.config.stages import WorldSettings
+from grpo_origin.data.pools import Pool, training_chunk
 from grpo_origin.data.prompt_sets import mix, read_prompts
-from grpo_origin.data.strings import check_string_space, draw_distinct
+from grpo_origin.data.strings import available_strings, draw_distinct
 from grpo_origin.data.summary import write_summary
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import atomic, read_table, write_json, write_table
 from grpo_origin.tasks.tokenizer import Vocabulary
-from helpers import make_data, read, source_of, tiny
+from helpers import make_data, read, source_of, tiny, tiny_study
 
-FILES = ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
-TRAINING = FILES[:-1]
+TRAINING = ("pretrain-id", "pretrain-ood", "sft", "grpo")
 TWO_ALPHABETS = {"id": ["trav;2;A", "trav trav;2;A"], "ood": ["trav;2;B"], "mixed": [1, 2]}
 
 
 def start(row: dict, tokens: list[str]) -> str:
-    """The start string of a row as letters, both alphabets written alike: decoded from its prompt, knowing only the notation."""
+    """The start string of a row in upper case, read from its prompt, knowing only the notation."""
     return "".join(tokens[i] for i in row["prompt_ids"] if not tokens[i].startswith("<")).upper()
 
 
-def rows_by_file(root: Path) -> dict[str, list[dict]]:
-    return {name: read(root / f"{name}.parquet") for name in FILES}
+def made(root: Path, axis: str = "mini", seed: int = 0, **changes) -> dict[str, list[dict]]:
+    """The rows of every data file of the tiny study with changes, made in `root`."""
+    paths = make_data(root, tiny_study(**changes), axis, seed)
+    return {name: read(path) for name, path in paths.items()}
 
 
 @pytest.fixture(scope="module")
 def files(study) -> dict[str, list[dict]]:
-    return rows_by_file(study / "data")
+    return {path.stem: read(path) for path in (study / "data").glob("*.parquet")}
 
 
 @pytest.mark.parametrize("axis", ["mini", "token"])
 def test_no_test_string_nor_its_twin_is_in_any_training_set(tmp_path, axis):
-    settings = tiny(axes={"token": TWO_ALPHABETS})
-    make_data(tmp_path, settings, axis)
     tokens = Vocabulary(8).tokens
-    rows = rows_by_file(tmp_path)
+    rows = made(tmp_path, axis, axes={"token": TWO_ALPHABETS})
     tested = {start(row, tokens) for row in rows["test"]}
     assert len(tested) >= 4
     for name in TRAINING:
@@ -56,14 +56,25 @@ def test_no_test_string_nor_its_twin_is_in_any_training_set(tmp_path, axis):
         assert not trained & tested, name
 
 
-def test_columns_and_types(study):
-    for name in FILES:
-        schema = pq.read_schema(study / "data" / f"{name}.parquet")
-        expected = ["prompt_ids", "completion_ids", "task", "split"] + ["prompt_index"] * (
-            not name.startswith("pretrain")
+def test_columns_of_every_file(study, files):
+    for name in files:
+        columns = ["prompt_ids", "completion_ids", "task", "split"]
+        expected = (
+            columns if name in ("pretrain-id", "pretrain-ood") else [*columns, "prompt_index"]
         )
-        assert schema.names == expected
-        assert pa.types.is_list(schema.field("prompt_ids").type)
+        assert pq.read_schema(study / "data" / f"{name}.parquet").names == expected
+
+
+def test_token_ids_go_into_an_embedding_as_they_are(study, files):
+    import torch
+
+    weights = torch.randn(len(Vocabulary(8)), 4)
+    for name in files:
+        table = pq.read_table(study / "data" / f"{name}.parquet")
+        for column in ("prompt_ids", "completion_ids"):
+            row = table[column].to_numpy()[0]
+            vectors = torch.embedding(weights, torch.tensor(row))
+            assert torch.equal(vectors, weights[row.tolist()])
 
 
 def test_every_row_is_a_right_answer_of_its_task(files):
@@ -92,12 +103,9 @@ def test_every_row_is_a_right_answer_of_its_task(files):
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path, study, files):
-    make_data(tmp_path / "again", tiny())
-    make_data(tmp_path / "other", tiny(), seed=1)
-    again, other = rows_by_file(tmp_path / "again"), rows_by_file(tmp_path / "other")
-    for name in FILES:
-        assert again[name] == files[name]
-        assert other[name] != files[name]
+    other = made(tmp_path / "other", seed=1)
+    assert made(tmp_path / "again") == files
+    assert all(other[name] != files[name] for name in files)
 
 
 def test_tasks_are_balanced(files):
@@ -131,45 +139,35 @@ def test_sft_holds_id_tasks_only_and_the_grpo_sets_are_of_their_split(files):
         assert {row["task"] for row in files["grpo"] if row["split"] == split} == {
             str(task) for task in axis.tasks(split)
         }
-        assert sum(row["split"] == split for row in files["grpo"]) == tiny().grpo.prompts
+        assert sum(row["split"] == split for row in files["grpo"]) == tiny_study().rl_prompts
 
 
 def prompts_of(rows: list[dict]) -> set[tuple]:
     return {tuple(row["prompt_ids"]) for row in rows}
 
 
-def summary_of(root: Path, settings) -> dict:
-    source = source_of(settings)
-    write_summary(
-        source,
-        {name: root / f"{name}.parquet" for name in FILES},
-        settings.ratios,
-        settings.pretrain.samples,
-        root / "summary.json",
-    )
-    return json.loads((root / "summary.json").read_text())
+def summary_of(root: Path) -> dict:
+    return json.loads((root / "data" / "summary.json").read_text())
 
 
-def test_sft_and_grpo_are_disjoint_while_the_space_allows_and_the_summary_says_so(study, files):
+def test_sft_and_rl_are_disjoint_while_the_space_allows_and_the_summary_says_so(study, files):
     assert not prompts_of(files["sft"]) & prompts_of(files["grpo"])
-    assert summary_of(study / "data", tiny())["overlap"]["sft in grpo"] == 0
+    assert summary_of(study)["overlap"]["sft in grpo"] == 0
 
 
 def test_an_overlap_that_the_space_forces_is_as_small_as_can_be_and_reported(tmp_path):
-    settings = tiny(
-        sft={"samples": 80}, grpo={"steps": 12}
-    )  # 40 + 24 of about 51 train strings a task
-    make_data(tmp_path, settings)
-    rows = rows_by_file(tmp_path)
-    space = module.available_strings(2, settings.world)[0]
+    rows = made(tmp_path, sft={"samples": 80})  # 40 + 24 of about 51 train strings a task
+    space = available_strings(2, tiny().world)[0]
     shared = len(prompts_of(rows["sft"]) & prompts_of(rows["grpo"]))
     assert shared == 2 * (40 + 24 - space) > 0
-    assert summary_of(tmp_path, settings)["overlap"]["sft in grpo"] == shared
+    assert summary_of(tmp_path)["overlap"]["sft in grpo"] == shared
 
 
-def test_the_summary_counts_what_the_files_hold(study, files):
-    summary = summary_of(study / "data", tiny(ratios=["0", "0.1", "0.333"]))
-    for name in FILES:
+def test_the_summary_counts_what_the_files_hold(tmp_path):
+    files = made(tmp_path, ratios=["0", "0.1", "0.333"])
+    summary = summary_of(tmp_path)
+    assert summary["files"].keys() == files.keys()
+    for name in files:
         assert summary["files"][name]["rows"] == len(files[name])
         assert summary["files"][name]["unique_prompts"] == len(prompts_of(files[name]))
     assert summary["files"]["pretrain-id"]["tasks"]["id: trav;2;A"] == 4000
@@ -181,18 +179,20 @@ def test_the_summary_counts_what_the_files_hold(study, files):
     assert summary["overlap"]["training samples that start from test strings"] == 0
 
 
-def test_a_training_set_with_a_test_string_is_refused(tmp_path, study):
-    for name in FILES:
-        (tmp_path / f"{name}.parquet").write_bytes(
-            (study / "data" / f"{name}.parquet").read_bytes()
-        )
-    leak = pq.read_table(study / "data" / "test.parquet").slice(0, 1)
-    pq.write_table(
-        pa.concat_tables([pq.read_table(tmp_path / "sft.parquet"), leak]).unify_dictionaries(),
-        tmp_path / "sft.parquet",
-    )
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_training_set_with_a_test_string_or_its_twin_is_refused(tmp_path, twin):
+    paths = make_data(tmp_path, tiny_study())
+    leak = pq.read_table(paths["test"]).slice(0, 1)
+    if twin:  # the second alphabet's ids follow those of the first
+        first, nodes = Vocabulary(8).first_element, 8
+        ids = [i + nodes * (i >= first) for i in leak["prompt_ids"].to_pylist()[0]]
+        column = pa.array([ids], leak["prompt_ids"].type)
+        leak = leak.set_column(0, "prompt_ids", column)
+    whole = pa.concat_tables([pq.read_table(paths["sft"]), leak]).unify_dictionaries()
+    pq.write_table(whole, paths["sft"])
     with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 samples start from test strings"):
-        summary_of(tmp_path, tiny())
+        write_summary(source_of(tiny()), paths, ["0"], 8000, tmp_path / "summary.json")
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_mixed_prompts_are_the_id_prompts_with_k_positions_replaced_by_their_twin(files):
@@ -225,88 +225,8 @@ def test_mixed_positions_are_uniform():
         assert np.abs(changed.mean(axis=0) - k / 4).max() < 5 * (k / 4 * (1 - k / 4) / 8000) ** 0.5
 
 
-def tokens_of(blocks) -> list[tuple]:
-    return [tuple(row) for tokens, _ in blocks for row in tokens.tolist()]
-
-
-def pool_rows(rows: list[dict], count: int) -> Counter:
-    return Counter(tuple(row["prompt_ids"] + row["completion_ids"]) for row in rows[:count])
-
-
-@pytest.mark.parametrize("ratio", ["0", "0.001", "0.1", "0.3333", "0.5", "1"])
-def test_a_mixture_holds_the_prefix_of_each_pool_once_and_exactly_the_share(study, files, ratio):
-    samples, batch = 1000, 64
-    mixture = Mixture(
-        Pool(study / "data" / "pretrain-id.parquet"),
-        Pool(study / "data" / "pretrain-ood.parquet"),
-        samples,
-        ratio,
-        seed=0,
-    )
-    blocks = [mixture.blocks(i, min(i + batch, samples)) for i in range(0, samples, batch)]
-    assert [sum(len(tokens) for tokens, _ in step) for step in blocks] == [64] * 15 + [40]
-    seen = Counter(row for step in blocks for row in tokens_of(step))
-    ood = round(float(ratio) * samples)
-    assert seen == pool_rows(files["pretrain-id"], samples - ood) + pool_rows(
-        files["pretrain-ood"], ood
-    )
-
-
-def test_a_mixture_is_shuffled(study):
-    pools = (
-        Pool(study / "data" / "pretrain-id.parquet"),
-        Pool(study / "data" / "pretrain-ood.parquet"),
-    )
-    mixture = Mixture(*pools, 2000, "0.5", seed=0)
-    ood_in_tenths = np.diff(mixture.before[::200])
-    assert ood_in_tenths.sum() == 1000
-    assert ood_in_tenths.min() > 60
-    assert ood_in_tenths.max() < 140
-    assert (Mixture(*pools, 2000, "0.5", seed=1).before != mixture.before).any()
-
-
-def test_a_pool_too_small_for_its_share_is_refused(study):
-    pools = (
-        Pool(study / "data" / "pretrain-id.parquet"),
-        Pool(study / "data" / "pretrain-ood.parquet"),
-    )
-    with pytest.raises(
-        ArtefactError, match=r"pretrain-ood\.parquet: holds 8000 samples where 9000"
-    ):
-        Mixture(*pools, 10_000, "0.9", seed=0)
-
-
-def test_pools_are_written_and_read_a_row_group_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROW_GROUP", 100)
-    source, sizes = source_of(tiny()), []
-    monkeypatch.setattr(
-        module, "training_chunk", lambda *args: sizes.append(args[3]) or training_chunk(*args)
-    )
-    write_pool(source, "id", 250, tmp_path / "pool.parquet")
-    file = pq.ParquetFile(tmp_path / "pool.parquet")
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [
-        100,
-        100,
-        50,
-    ]
-    assert max(sizes) <= 100
-    pool = Pool(tmp_path / "pool.parquet")
-    assert len(pool) == 250
-    across = [
-        row
-        for start, stop in ((0, 90), (90, 205), (205, 250))
-        for row in tokens_of(pool.blocks(start, stop))
-    ]
-    assert Counter(across) == pool_rows(read(tmp_path / "pool.parquet"), 250)
-
-
-def test_a_pool_of_no_samples(tmp_path):
-    write_pool(source_of(tiny()), "ood", 0, tmp_path / "pool.parquet")
-    assert len(Pool(tmp_path / "pool.parquet")) == 0
-
-
 def test_large_spaces_are_sampled_without_repetition():
-    world = tiny(world={"nodes": 26}).world
+    world = WorldSettings(nodes=26)
     drawn = draw_distinct(np.random.default_rng(0), 5000, 5, world, test=True)
     assert len(np.unique(drawn, axis=0)) == 5000
     rest = draw_distinct(np.random.default_rng(0), 5000, 5, world, test=True, avoid=drawn)
@@ -314,9 +234,7 @@ def test_large_spaces_are_sampled_without_repetition():
 
 
 def test_a_large_space_that_is_nearly_used_up_gives_avoided_strings_and_then_an_error():
-    world = tiny(
-        world={"nodes": 33, "test_fraction": 0.9995}
-    ).world  # of 33^4 strings about 600 are for training
+    world = WorldSettings(nodes=33, test_fraction=0.9995)  # 600 of 33^4 strings are for training
     drawn = draw_distinct(np.random.default_rng(0), 500, 4, world, test=False)
     again = draw_distinct(np.random.default_rng(1), 500, 4, world, test=False, avoid=drawn)
     assert len(np.unique(again, axis=0)) == 500
@@ -327,15 +245,16 @@ def test_a_large_space_that_is_nearly_used_up_gives_avoided_strings_and_then_an_
 def test_prompts_of_every_method_must_fit():
     """Plain GRPO takes 8 prompts a run here, a method without further iterations 480."""
     axis = {"id": ["trav;3;A"], "ood": ["trav trav;3;A"], "mixed": []}
-    steps = {
-        "grpo": {"steps": 60, "iterations": 60, "prompts_per_step": 8},
+    small = {
+        "axes": {"mini": axis},
+        "world": {"nodes": 6},
+        "rl": {"steps": 60, "iterations": 60, "prompts_per_step": 8},
         "evaluation": {"prompts": 8},
         "sft": {"samples": 32},
     }
-    settings = {"axes": {"mini": axis}, "world": {"nodes": 6}} | steps
-    check_string_space(tiny(**settings))
-    with pytest.raises(ConfigError, match=r"grpo\.prompts_per_step"):
-        check_string_space(tiny(**settings, methods=[{"grpo": {"iterations": 1}}]))
+    assert tiny_study(**small).rl_prompts == 8
+    with pytest.raises(ConfigError, match=r"rl\.prompts_per_step \(axes\.mini\.id\): 480 "):
+        tiny_study(**small, methods=[{"grpo": {"iterations": 1}}])
 
 
 @pytest.mark.parametrize("side", ["train", "test"])
@@ -344,19 +263,16 @@ def test_every_task_needs_strings_even_if_no_prompt_of_it_is_asked_for(side):
     axis = {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B", "trav;1;A"], "mixed": []}
     fraction = 0.9 if side == "train" else 0.1  # of two strings, none is left for `side`
     few = {
-        "grpo": {"steps": 1, "prompts_per_step": 1},
+        "rl": {"steps": 1, "prompts_per_step": 1},
         "evaluation": {"prompts": 2},
         "sft": {"samples": 2, "batch_size": 1},
     }
-    settings = tiny(axes={"mini": axis}, world={"nodes": 2, "test_fraction": fraction}, **few)
     with pytest.raises(ConfigError, match=rf"'trav;1;A'.* 0 {side} strings"):
-        check_string_space(settings)
+        tiny_study(axes={"mini": axis}, world={"nodes": 2, "test_fraction": fraction}, **few)
 
 
 def test_generation_is_fast_enough_for_the_paper_scale():
-    """A guard against a return to row-by-row Python, not a benchmark: the target is 1M samples/s, this asks for a twentieth."""
-    import time
-
+    """A guard against a return to row-by-row Python: a twentieth of the 1M samples/s wanted."""
     settings = tiny(
         world={"nodes": 26},
         axes={"mini": {"id": ["trav;4;A", "trav trav;4;A"], "ood": ["trav;4;B"]}},
@@ -426,22 +342,6 @@ def test_a_successful_write_replaces_file_and_folder(tmp_path):
             temporary.mkdir()
             (temporary / name).touch()
     assert [entry.name for entry in (tmp_path / "folder").iterdir()] == ["two"]
-
-
-def test_a_write_that_fails_half_way_leaves_no_pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROW_GROUP", 100)
-    calls = []
-
-    def fail_third(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError("No space left on device")
-        return training_chunk(*args)
-
-    monkeypatch.setattr(module, "training_chunk", fail_third)
-    with pytest.raises(OSError, match="No space"):
-        write_pool(source_of(tiny()), "id", 300, tmp_path / "pool.parquet")
-    assert not list(tmp_path.iterdir())
 
 
 def test_prompt_and_completion_lengths_match_the_settings():

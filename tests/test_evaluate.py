@@ -1,4 +1,4 @@
-"""Exact evaluation against the definition: every completion enumerated, sampled, or decoded greedily by transformers itself."""
+"""Exact evaluation against the definition: every completion enumerated, sampled, or decoded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
-from grpo_origin.evaluation.mass import evaluate, exact_mass
+from grpo_origin.data.rows import Sequences
+from grpo_origin.evaluation.mass import evaluate, exact_mass, exact_parts, gold_log_probs
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def enumerate_completions(
     model, prompt: list[int], longest: int, vocabulary: int
 ) -> dict[tuple, float]:
-    """Probability of every completion that ends with <eos> or has `longest` tokens, by walking the whole tree."""
+    """Probability of every completion that ends with <eos> or has `longest` tokens."""
     done: dict[tuple, float] = {}
     frontier = [((), 1.0)]
     for depth in range(longest):
@@ -130,9 +130,9 @@ def test_greedy_correctness_equals_greedy_decoding(judged):
 
 def test_the_batch_size_changes_nothing(judged, cell):
     model, _, log_mass, greedy = judged
-    one_by_one = exact_mass(model, Sequences(read_prompts(cell / "data" / "test.parquet")), 1, CPU)
-    assert np.allclose(one_by_one[0], log_mass, atol=1e-4)
-    assert (one_by_one[1] == greedy).all()
+    singly = exact_mass(model, Sequences(read_prompts(cell / "data" / "test.parquet")), 1, CPU)
+    assert np.allclose(singly[0], log_mass, atol=1e-4)
+    assert (singly[1] == greedy).all()
 
 
 def test_mass_so_small_that_it_underflows_stays_finite_as_a_logarithm():
@@ -150,46 +150,107 @@ def test_mass_so_small_that_it_underflows_stays_finite_as_a_logarithm():
     assert not greedy[0]
 
 
-def test_the_evaluation_file(cell, tmp_path):
-    settings = tiny()
-    stages = {"pretrain": cell / "pretrain", "sft": cell / "sft"}
-    out = tmp_path / "evaluation.parquet"
+COLUMNS = (
+    *("axis", "seed", "ood_ratio", "variant", "stage", "method", "trained_on", "split", "task"),
+    *("prompt_index", "log_mass", "log_mass_markers", "log_mass_content", "greedy_correct"),
+)
+
+
+def write_evaluation(cell, out, learnt: float = 0.5) -> list[dict]:
+    """Rows of the tiny cell's evaluation."""
+    settings, names = tiny(), ("pretrain", "sft", "grpo~ood")
     evaluate(
-        stages,
+        {name: cell / name for name in names},
         cell / "data" / "test.parquet",
         out,
         axis="mini",
         seed=0,
         ratio="0.25",
+        learnt=learnt,
         evaluation=settings.evaluation,
+        numerics=settings.numerics,
         runtime=settings.runtime,
     )
-    rows, prompts = read(out), read(cell / "data" / "test.parquet")
-    names = [
-        "axis",
-        "seed",
-        "ood_ratio",
-        "stage",
-        "split",
-        "task",
-        "prompt_index",
-        "log_mass",
-        "greedy_correct",
-    ]
-    assert list(rows[0]) == names
+    return read(out)
+
+
+def test_the_evaluation_file(cell, tmp_path):
+    rows = write_evaluation(cell, tmp_path / "evaluation.parquet")
+    prompts = read(cell / "data" / "test.parquet")
+    assert tuple(rows[0]) == COLUMNS
     keys = [(row["stage"], row["split"], row["task"], row["prompt_index"]) for row in rows]
     assert keys == [
         (stage, row["split"], row["task"], row["prompt_index"])
-        for stage in stages
+        for stage in ("pretrain", "sft", "grpo~ood")
         for row in prompts
     ]
-    assert {row["ood_ratio"] for row in rows} == {"0.25"}
+    assert {(row["ood_ratio"], row["variant"]) for row in rows} == {("0.25", "base")}
     expected, _ = exact_mass(
         load_model(cell / "sft"), Sequences(read_prompts(cell / "data" / "test.parquet")), 8, CPU
     )
-    assert np.allclose(
-        [row["log_mass"] for row in rows if row["stage"] == "sft"], expected, atol=1e-4
+    assert [row["log_mass"] for row in rows if row["stage"] == "sft"] == expected.tolist()
+
+
+def test_stage_method_and_training_prompts_are_columns(cell, tmp_path):
+    rows = write_evaluation(cell, tmp_path / "evaluation.parquet")
+    assert {(row["stage"], row["method"], row["trained_on"]) for row in rows} == {
+        ("pretrain", None, None),
+        ("sft", None, None),
+        ("grpo~ood", "grpo", "ood"),
+    }
+
+
+def test_log_mass_is_the_sum_of_markers_and_content(judged, cell):
+    """Markers are `<think>`, `<answer>` and `<eos>`, whatever their place."""
+    model, table, log_mass, _ = judged
+    rows = Sequences(read_prompts(cell / "data" / "test.parquet"))
+    parts = exact_parts(model, rows, 512, CPU)
+    assert parts["log_mass"].tolist() == log_mass.tolist()
+    total = parts["log_mass_markers"] + parts["log_mass_content"]
+    assert np.allclose(total, log_mass, rtol=1e-12, atol=1e-12)
+    tokens = gold_log_probs(model, rows, 512, CPU)
+    names = Vocabulary(8).tokens
+    for i, row in enumerate(table):
+        assert log_mass[i] == tokens[i].sum()
+        marker = [names[t] in ("<think>", "<answer>", "<eos>") for t in row["completion_ids"]]
+        assert 2 <= sum(marker) < len(marker)
+        assert parts["log_mass_markers"][i] == pytest.approx(tokens[i][marker].sum())
+
+
+@pytest.mark.parametrize(("learnt", "warned"), [(0.999999, True), (1e-9, False)])
+def test_a_model_that_learnt_nothing_is_a_warning_in_the_log(
+    cell, tmp_path, capsys, learnt, warned
+):
+    rows = write_evaluation(cell, tmp_path / "evaluation.parquet", learnt)
+    known = [row for row in rows if row["stage"] == "sft" and row["split"] == "id"]
+    mass = np.exp([row["log_mass"] for row in known]).mean()
+    text = f"warning: mean ID mass after SFT is {mass:.3f}, below claims.learnt"
+    assert (text in capsys.readouterr().out) == warned
+
+
+def test_evaluation_never_uses_tf32_or_autocast(judged, cell):
+    """Whatever training has switched on, the forward pass is plain float32, and then it is back."""
+    model, _, log_mass, _ = judged
+    seen = []
+    hook = model.register_forward_hook(
+        lambda *_: seen.append((torch.get_float32_matmul_precision(), autocast_on()))
     )
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rows = Sequences(read_prompts(cell / "data" / "test.parquet"))
+            again, _ = exact_mass(model, rows, 512, CPU)
+            assert autocast_on()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        hook.remove()
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {("highest", False)}
+    assert again.tolist() == log_mass.tolist()
+
+
+def autocast_on() -> bool:
+    return torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import torch
 import yaml
 
 from grpo_origin.config.schema import RuntimeSettings
+from grpo_origin.config.stages import NumericsSettings
 from grpo_origin.jobs import checkpoint as module
 from grpo_origin.jobs.checkpoint import Checkpoint, stage
 from grpo_origin.jobs.errors import ArtefactError, DeviceError
 from grpo_origin.jobs.job import runtime
 from grpo_origin.jobs.lease import Owner
 from grpo_origin.jobs.provenance import content_fingerprint
-from grpo_origin.training.model import choose_device
+from grpo_origin.training.numerics import choose_device
 from helpers import REPO
 
 TENSORS = {"weights": torch.ones(2**20)}  # 4 MiB
@@ -48,7 +49,7 @@ def test_a_full_disk_keeps_the_last_save(full_disk):
     tensors, log = state.load()
     assert torch.equal(tensors["weights"], small["weights"])
     assert log == [{"step": 1}]
-    assert [path.name for path in state.folder.iterdir()] == ["state.safetensors"]
+    assert [path.name for path in state.folder.iterdir()] == ["step-1"]
 
 
 def test_a_full_disk_while_a_trainer_state_is_copied(full_disk, tmp_path):
@@ -66,24 +67,20 @@ def test_a_gpu_that_was_allocated_but_is_not_usable(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
     with pytest.raises(DeviceError, match="SLURM gave this job a GPU"):
-        choose_device(RuntimeSettings())
-    assert choose_device(RuntimeSettings(device="cpu")).type == "cpu"
+        choose_device(NumericsSettings(), 1)
+    assert choose_device(NumericsSettings(device="cpu"), 1).type == "cpu"
     monkeypatch.delenv("SLURM_JOB_GPUS")
-    assert choose_device(RuntimeSettings()).type == "cpu"
+    assert choose_device(NumericsSettings(), 1).type == "cpu"
     with pytest.raises(DeviceError, match="sees no GPU"):
-        choose_device(RuntimeSettings(device="cuda"))
+        choose_device(NumericsSettings(device="cuda"), 1)
 
 
 def test_a_job_has_the_threads_that_snakemake_gave_it():
     before = torch.get_num_threads()
     try:
-        choose_device(
-            runtime(
-                SimpleNamespace(
-                    config=yaml.safe_load((REPO / "config" / "config.yaml").read_text()), threads=2
-                )
-            )
-        )
+        config = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
+        given = runtime(SimpleNamespace(config=config, threads=2))
+        choose_device(NumericsSettings(device="cpu"), given.threads)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -96,10 +93,12 @@ def test_an_unreadable_input_is_named(tmp_path):
 
 def test_a_log_that_can_not_be_written_is_one_line(tmp_path):
     (tmp_path / "logs").write_text("a file where a folder should be")
-    code = "import sys; from grpo_origin.job import job\nwith job(sys.argv[1], 'sft'): pass"
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "logs" / "sft.log"], capture_output=True, text=True
+    log = str(tmp_path / "logs" / "sft.log")
+    code = (
+        "from types import SimpleNamespace; from grpo_origin.jobs.job import job\n"
+        f"with job(SimpleNamespace(log=[{log!r}], params={{}}, output=[]), 'sft'): pass"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: sft: no log can be written")
     assert done.stderr.count("\n") == 1
@@ -119,7 +118,7 @@ def test_the_result_of_the_job_waited_for_is_taken_if_it_is_the_same(tmp_path, m
         (output / "provenance.json").write_text(json.dumps({"identity": identity if same else {}}))
         path.unlink()
 
-    monkeypatch.setattr("grpo_origin.lease.time.sleep", finish)
+    monkeypatch.setattr("grpo_origin.jobs.lease.time.sleep", finish)
     with stage(output, checkpoint, identity, RuntimeSettings()) as state:
         assert (state is None) == same
 

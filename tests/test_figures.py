@@ -1,138 +1,277 @@
-"""Figures and report from planted evaluations: every kind draws, shows every seed, and the page needs nothing but itself."""
+"""What every figure draws, read back from its axes: the table's means, intervals and seeds."""
 
 from __future__ import annotations
-
-import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from matplotlib.collections import PathCollection
 
-from grpo_origin.analysis import statistics
-from grpo_origin.report import figures, plotting
-from grpo_origin.report.page import write_report
+from grpo_origin.report import draw, plotting
+from grpo_origin.report.figures import ENTRIES, theory
+from planted_tables import planted_settings, planted_tables
 
-KINDS = yaml.safe_load(
-    (Path(__file__).parents[1] / "workflow" / "report" / "figures.yaml").read_text()
-)
-STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+RL_LABELS = ["GRPO on ID prompts", "GRPO on OOD prompts"]
+LABELS = ["pretrained", "SFT", *RL_LABELS]
+LABEL_OF = dict(zip(("pretrain", "sft", "grpo~id", "grpo~ood"), LABELS, strict=True))
 
 
-def planted(seeds: int) -> dict[str, pd.DataFrame]:
-    """Tables of a made-up run: one axis, two ratios, two tasks a split, mixed prompts."""
-    rng = np.random.default_rng(0)
-    rows = [
-        {
-            "axis": "planted",
-            "seed": seed,
-            "ood_ratio": ratio,
-            "stage": stage,
-            "split": split,
-            "task": task,
-            "prompt_index": i,
-        }
-        for seed in range(seeds)
-        for ratio in ("0", "0.1")
-        for stage in STAGES
-        for split in ("id", "ood", "mixed-1")
-        for task in ("trav;4;A", "shift;4;A")
-        for i in range(30)
-    ]
-    table = pd.DataFrame(rows)
-    mass = rng.beta(1, 1, len(table)) * (table["ood_ratio"] != "0")
-    table["log_mass"] = np.log(mass + 1e-9)
-    table["greedy_correct"] = mass > 0.5
-    table.loc[table["task"] == "shift;4;A", "prompt_index"] += 30
-    prompts = statistics.prompt_gains(table)
-    logs = [
-        {
-            "axis": "planted",
-            "seed": seed,
-            "ood_ratio": ratio,
-            "stage": stage,
-            "step": step,
-            "reward_mean": 0.5,
-            "zero_variance_share": 0.1,
-            "kl": 0.0,
-        }
-        for seed in range(seeds)
-        for ratio in ("0", "0.1")
-        for stage in STAGES[2:]
-        for step in (1, 2, 3)
-    ]
-    runs = [
-        {
-            "method": method,
-            "beta": beta,
-            "axis": "planted",
-            "seed": 0,
-            "ood_ratio": "0.1",
-            "pool": pool,
-            "mass_before": q,
-        }
-        for method in ("rloo", "grpo")
-        for beta in (0.3, 1.0)
-        for pool in ("train", "heldout")
-        for q in (0.01, 0.3, 0.9)
-    ]
-    theory = pd.DataFrame(runs).assign(
-        mass_after=lambda t: t["mass_before"], mass_fixed_point=0.5, law=0.6, bound=1.0
-    )
-    trace = [
-        run | {"step": step, "train_mass": 0.3, "heldout_mass": 0.2}
-        for run in runs
-        if run["pool"] == "train"
-        for step in (1, 2)
-    ]
-    return {
-        "theory_prompts": theory,
-        "theory_trace": pd.DataFrame(trace),
-        "summary": statistics.summarise(table),
-        "seed_means": statistics.seed_means(table),
-        "gains": statistics.gains(table),
-        "seed_gains": statistics.seed_gains(table),
-        "mass_gains": statistics.binned_gains(prompts, by=("stage", "split")),
-        "seed_mass_gains": statistics.seed_binned_gains(prompts, by=("stage", "split")),
-        "training": pd.DataFrame(logs),
-        "run": pd.DataFrame([{"beta": 0.5}]),
+@pytest.fixture(scope="module")
+def settings():
+    return planted_settings()
+
+
+@pytest.fixture(scope="module")
+def full(settings):
+    return planted_tables(settings)
+
+
+@pytest.fixture(scope="module")
+def tables(full):
+    """The tables that figures of one method get."""
+    return {name: draw.of_method(table, "grpo") for name, table in full.items()} | {
+        name: full[name] for name in ("theory_prompts", "theory_trace")
     }
 
 
-def test_every_figure_of_the_report_can_be_drawn_and_every_one_has_a_caption():
-    assert set(KINDS) == set(figures.DRAW)
-    for about in KINDS.values():
-        assert (
-            {"per", "category", "title", "caption"}
-            <= set(about)
-            <= {"per", "category", "title", "caption", "law"}
+def drawn(axes):
+    """Series of an axes: label -> heights, intervals as (low, high) and heights of the points."""
+    dots = [part for part in axes.collections if isinstance(part, PathCollection)]
+    return {
+        bars.get_label(): (
+            bars.lines[0].get_ydata(),
+            np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()]),
+            points.get_offsets().data[:, 1],
         )
-        for text in about.values():
-            text.format(
-                axis="a",
-                seeds=3,
-                prompts=512,
-                interval="95 % t interval",
-                beta="0.001",
-                theory_seeds=1,
-                bin_prompts=20,
-            )
+        for bars, points in zip(axes.containers, dots, strict=True)
+    }
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_all_kinds_draw(tmp_path, seeds):
-    tables = planted(seeds)
-    with plotting.style():
-        for kind, draw in figures.DRAW.items():
-            plotting.save(
-                draw(tables, "planted"), tmp_path / f"{kind}.png", tmp_path / f"{kind}.pdf"
+def check_series(axes, means, seeds, order, labels):
+    """Every stage of the tables is drawn: means in this order of rows, intervals, all seeds."""
+    series = drawn(axes)
+    assert list(series) == [
+        label for stage, label in labels.items() if stage in set(means["stage"])
+    ]
+    for stage, label in labels.items():
+        part = means[means["stage"] == stage].sort_values(order, key=_by_size)
+        points = seeds[seeds["stage"] == stage]
+        if len(part):
+            heights, bars, dots = series[label]
+            assert heights == pytest.approx(part["mean"].to_numpy())
+            assert bars == pytest.approx(part[["low", "high"]].to_numpy())
+            assert sorted(dots) == pytest.approx(sorted(points["mean"]))
+
+
+def _by_size(column):
+    """Sort keys: ratios are text, splits count their foreign tokens, metrics their samples."""
+    text = column.astype(str).replace({"id": "0", "mass": "1"})
+    return text.str.replace(r"mixed-|pass@", "", regex=True).astype(float)
+
+
+def legend_of(picture):
+    return [text.get_text() for text in picture.legends[0].get_texts()]
+
+
+def places_of(axes):
+    """Labels of the horizontal axis, shown or shared with the panel below."""
+    return axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks())
+
+
+def visible(picture):
+    return [axes for axes in picture.axes if axes.get_visible()]
+
+
+def rows(table, **where):
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return table
+
+
+def both(tables, *names, **where):
+    return [rows(tables[name], **where) for name in names]
+
+
+def test_axis_figure_draws_every_stage_of_both_metrics_and_splits(tables):
+    picture = ENTRIES["axis"].figure(tables, "many")
+    for axes, (metric, split) in zip(
+        picture.axes,
+        [("accuracy", "id"), ("accuracy", "ood"), ("mass", "id"), ("mass", "ood")],
+        strict=True,
+    ):
+        where = {"axis": "many", "metric": metric, "split": split}
+        check_series(axes, *both(tables, "summary", "seed_means", **where), "ood_ratio", LABEL_OF)
+        assert axes.get_ylim() == (-0.03, 1.03)
+        assert places_of(axes) == ["0", "0.02", "0.1"]
+    assert [axes.get_ylabel() for axes in picture.axes[::2]] == list(plotting.METRICS.values())
+    assert picture.axes[2].get_xlabel() == picture.axes[3].get_xlabel()
+    assert picture.axes[3].get_xlabel() == "OOD share of pretraining"
+    assert picture.axes[1].get_title() == "out of distribution (OOD)"
+    assert legend_of(picture) == LABELS
+
+
+def test_tasks_figure_has_a_panel_for_every_task_of_either_split(tables, settings):
+    picture = ENTRIES["tasks"].figure(tables, "many")
+    axis = settings.axes["many"]
+    wanted = [("id", task) for task in sorted(map(str, axis.id))]
+    wanted += [("ood", task) for task in sorted(map(str, axis.ood))]
+    panels = visible(picture)
+    assert [axes.get_title() for axes in panels] == [f"{s.upper()}: {task}" for s, task in wanted]
+    for axes, (split, task) in zip(panels, wanted, strict=True):
+        where = {"axis": "many", "metric": "mass", "split": split, "task": task}
+        part = both(tables, "task_summary", "task_seed_means", **where)
+        check_series(axes, *part, "ood_ratio", LABEL_OF)
+    lowest = [axes for axes in panels if axes.get_xlabel() == "OOD share of pretraining"]
+    assert lowest == panels[2:]  # three tasks above two
+    assert all(axes.xaxis.get_tick_params()["labelbottom"] for axes in lowest)
+
+
+def test_mixing_figure_counts_foreign_tokens(tables):
+    picture = ENTRIES["mixing"].figure(tables, "many")
+    for axes, ratio in zip(picture.axes, ("0", "0.02", "0.1"), strict=True):
+        part = [
+            table[table["split"] != "ood"]
+            for table in both(
+                tables, "summary", "seed_means", axis="many", metric="mass", ood_ratio=ratio
             )
-            assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
-            assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
+        ]
+        check_series(axes, *part, "split", LABEL_OF)
+        assert places_of(axes) == ["0", "1", "3"]
+        assert axes.get_title() == f"OOD ratio {ratio}"
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.001])
+def test_gain_figure_draws_the_bins_and_what_the_law_allows(tables, beta):
+    picture = ENTRIES["gain"].figure(tables, beta=beta)
+    labels = {stage: label for stage, label in LABEL_OF.items() if label in RL_LABELS}
+    for axes, split in zip(picture.axes, ("id", "ood"), strict=True):
+        part = both(tables, "mass_gains", "seed_mass_gains", split=split)
+        check_series(axes, *part, "bin_low", labels)
+        lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+        if not beta:
+            assert not any("law" in label or "bound" in label for label in lines)
+            continue
+        start = np.array([0.00005, 0.05005, 0.3, 0.75])
+        odds = np.exp(np.minimum(1 / beta, 700))
+        law = start * odds / (1 - start + start * odds)
+        assert lines[f"law at beta {beta:g}"] == pytest.approx(law - start)
+        bound = np.minimum(start * odds, 1)
+        assert lines["its bound, at most 1 - Q"] == pytest.approx(bound - start)
+    assert places_of(picture.axes[0]) == ["< 0.0001", "0.0001–0.1", "0.1–0.5", "0.5–1"]
+
+
+def test_saturation_figure_has_a_point_for_every_cell_and_the_room_that_was_left(tables):
+    picture = ENTRIES["saturation"].figure(tables)
+    where = {"split": "id", "metric": "mass"}
+    start = rows(tables["seed_means"], stage="sft", **where)
+    keys = ["axis", "seed", "ood_ratio"]
+    for axes, stage in zip(picture.axes, ("grpo~id", "grpo~ood"), strict=True):
+        gains = rows(tables["seed_gains"], stage=stage, **where)
+        cells = gains.merge(start, on=keys, suffixes=("_gain", "_start"))
+        points = np.concatenate([part.get_offsets().data for part in axes.collections])
+        wanted = cells[["mean_start", "mean_gain"]].to_numpy()
+        assert points[points[:, 0].argsort()] == pytest.approx(wanted[wanted[:, 0].argsort()])
+        room = next(line for line in axes.lines if "room" in line.get_label())
+        assert room.get_ydata() == pytest.approx(1 - np.array(room.get_xdata()))
+    assert legend_of(picture) == ["many", "single", "room left, 1 - Q"]
+
+
+def test_pass_at_k_figure_starts_from_the_mass_and_leaves_no_column_without_ticks(tables):
+    picture = ENTRIES["pass_at_k"].figure(tables)
+    panels = visible(picture)
+    cells = [("many", "0"), ("many", "0.02"), ("many", "0.1"), ("single", "0"), ("single", "0.1")]
+    labels = {stage: label for stage, label in LABEL_OF.items() if stage != "pretrain"}
+    for axes, (axis, ratio) in zip(panels, cells, strict=True):
+        assert axes.get_title() == f"{axis}, OOD ratio {ratio}"
+        part = [
+            table[(table["metric"] != "accuracy") & (table["stage"] != "pretrain")]
+            for table in both(
+                tables, "summary", "seed_means", axis=axis, ood_ratio=ratio, split="ood"
+            )
+        ]
+        check_series(axes, *part, "metric", labels)
+        assert places_of(axes) == ["1", "8", "128"]
+    for axes in panels[2:]:  # the lowest of each column
+        assert axes.get_xlabel() == "k (samples)"
+        assert axes.xaxis.get_tick_params()["labelbottom"]
+    assert legend_of(picture) == ["SFT", *RL_LABELS]
+
+
+def test_forgetting_figure_draws_either_split_of_either_stage(tables):
+    picture = ENTRIES["forgetting"].figure(tables)
+    assert [axes.get_title() for axes in picture.axes] == ["many", "single"]
+    for axes, axis in zip(picture.axes, ("many", "single"), strict=True):
+        series = drawn(axes)
+        for stage, name in zip(("grpo~id", "grpo~ood"), RL_LABELS, strict=True):
+            for split in ("id", "ood"):
+                where = {"axis": axis, "stage": stage, "split": split, "metric": "mass"}
+                means, seeds = both(tables, "gains", "seed_gains", **where)
+                heights, bars, dots = series[f"{name}: {split.upper()} mass"]
+                means = means.sort_values("ood_ratio", key=_by_size)
+                assert heights == pytest.approx(means["mean"].to_numpy())
+                assert bars == pytest.approx(means[["low", "high"]].to_numpy())
+                assert sorted(dots) == pytest.approx(sorted(seeds["mean"]))
+
+
+def test_a_stage_looks_the_same_in_every_figure_and_for_every_method(full):
+    def look(kind, table, label):
+        picture = ENTRIES[kind].figure(table, "many")
+        bars = {bars.get_label(): bars.lines[0] for bars in picture.axes[0].containers}
+        return bars[label].get_color(), bars[label].get_marker()
+
+    grpo, dapo = (
+        {name: draw.of_method(table, method) for name, table in full.items()}
+        for method in ("grpo", "dapo")
+    )
+    looks = {look(kind, grpo, RL_LABELS[1]) for kind in ("axis", "gain", "pass_at_k")}
+    looks |= {look(kind, dapo, "dapo on OOD prompts") for kind in ("axis", "gain")}
+    assert len(looks) == 1
+    assert looks != {look("axis", grpo, RL_LABELS[0])}
+
+
+def test_methods_figure_has_every_method_with_its_interval_and_seeds(full):
+    picture = ENTRIES["methods"].figure(full, "many")
+    assert [tick.get_text() for tick in picture.axes[0].get_yticklabels()] == ["grpo", "dapo"]
+    places = [(trained_on, ratio) for trained_on in ("id", "ood") for ratio in ("0", "0.02", "0.1")]
+    for axes, (trained_on, ratio) in zip(picture.axes, places, strict=True):
+        assert f"trained on {trained_on.upper()} prompts" in axes.get_title()
+        dots = [part for part in axes.collections if isinstance(part, PathCollection)]
+        for bars, points, split in zip(axes.containers, dots, ("ood", "id"), strict=True):
+            where = {"axis": "many", "metric": "mass", "split": split}
+            where |= {"trained_on": trained_on, "ood_ratio": ratio}
+            means, seeds = both(full, "gains", "seed_gains", **where)
+            assert bars.get_label() == f"{split.upper()} mass"
+            assert bars.lines[0].get_xdata() == pytest.approx(means["mean"].to_numpy())
+            ends = np.array([segment[:, 0] for segment in bars.lines[2][0].get_segments()])
+            assert ends == pytest.approx(means[["low", "high"]].to_numpy())
+            order = {"grpo": 0, "dapo": 1}
+            assert list(np.round(bars.lines[0].get_ydata())) == list(means["method"].map(order))
+            spread = points.get_offsets().data
+            assert sorted(spread[:, 0]) == pytest.approx(sorted(seeds["mean"]))
+        sft = rows(full["summary"], axis="many", stage="sft", split="ood", metric="mass")
+        room = next(line for line in axes.lines if "room" in line.get_label())
+        start = rows(sft, ood_ratio=ratio)["mean"].item()
+        assert room.get_xdata()[0] == pytest.approx(1 - start)
+
+
+def test_theory_figure_draws_prompts_law_bound_and_fixed_points(tables):
+    picture = ENTRIES["theory"].figure(tables)
+    cells = [("rloo", 0.3), ("rloo", 1.0), ("grpo", 0.3), ("grpo", 1.0)]
+    for axes, (method, beta) in zip(picture.axes, cells, strict=True):
+        assert axes.get_title() == f"{theory.LABELS[method]}, beta {beta:g}"
+        lines = {line.get_label(): line for line in axes.lines}
+        q, odds = lines["law"].get_xdata(), np.exp(1 / beta)
+        assert lines["law"].get_ydata() == pytest.approx(q * odds / (1 - q + q * odds))
+        assert lines["bound"].get_ydata() == pytest.approx(np.minimum(q * odds, 2))
+        points = {part.get_label(): part.get_offsets().data for part in axes.collections}
+        runs = rows(tables["theory_prompts"], method=method, beta=beta)
+        for pool, label in (("train", "pool prompts"), ("heldout", "held-out prompts")):
+            wanted = rows(runs, pool=pool)[["mass_before", "mass_after"]]
+            assert points[label] == pytest.approx(wanted.to_numpy())
+        assert ("GRPO's fixed point" in points) == (method == "grpo")
+        if method == "grpo":
+            wanted = rows(runs, pool="train")[["mass_before", "mass_fixed_point"]]
+            assert points["GRPO's fixed point"] == pytest.approx(wanted.to_numpy())
 
 
 def test_convergence_figure_has_the_law_of_every_run_and_each_beta_once_in_its_legend():
@@ -145,180 +284,26 @@ def test_convergence_figure_has_the_law_of_every_run_and_each_beta_once_in_its_l
     prompts = pd.DataFrame(
         [run | {"pool": "train", "law": law} for run, law in zip(runs, (0.8, 0.16), strict=True)]
     )
-    axes = figures.convergence_figure(trace, prompts).axes[0]
-    assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [
-        0.8,
-        0.16,
-    ]
-    assert axes.get_legend_handles_labels()[1] == ["beta 1"]
+    axes = theory.convergence_figure(trace, prompts).axes[0]
+    curves = [line for line in axes.lines if len(line.get_xdata())]
+    lines = {kind: [line for line in curves if line.get_linestyle() == kind] for kind in "-:"}
+    assert [line.get_ydata()[0] for line in lines[":"]] == [0.8, 0.16]
+    assert [list(line.get_ydata()) for line in lines["-"]] == [[0.2, 0.6]] * 2
+    assert axes.get_legend_handles_labels()[1] == [*theory.CURVES, "beta 1"]
 
 
-def test_axis_figure_shows_means_intervals_and_every_seed():
-    tables = planted(3)
-    figure = figures.axis_figure(tables["summary"], tables["seed_means"], "planted")
-    axes = figure.axes[3]  # mean mass, OOD
-    points = sorted(
-        round(float(y), 9)
-        for collection in axes.collections
-        for _, y in getattr(collection, "get_offsets", list)()
-    )
-    one = tables["seed_means"].query("split == 'ood' and task == 'all' and metric == 'mass'")
-    assert set(one["mean"].round(9)) <= set(points)
-    bars = [
-        segment
-        for collection in axes.collections
-        if hasattr(collection, "get_segments")
-        for segment in collection.get_segments()
-    ]
-    mean = tables["summary"].query("split == 'ood' and task == 'all' and metric == 'mass'")
-    assert {round(float(low), 6) for low in mean["low"]} <= {
-        round(float(y), 6) for segment in bars for y in segment[:, 1]
-    }
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 0.001])
-def test_gain_figure_shows_what_the_law_allows(beta):
-    tables = planted(2)
-    figure = figures.gain_figure(tables["mass_gains"], tables["seed_mass_gains"], beta)
-    drawn = {line.get_label(): line.get_ydata() for line in figure.axes[1].get_lines()}
-    if not beta:
-        assert not any("law" in label for label in drawn)
-        return
-    start = (
-        tables["mass_gains"]
-        .query("split == 'ood'")
-        .groupby("bin_low")["mass_before"]
-        .mean()
-        .to_numpy()
-    )
-    odds = np.exp(np.minimum(1 / beta, 700))
-    assert drawn[f"law at beta {beta:g}"] == pytest.approx(
-        start * odds / (1 - start + start * odds) - start
-    )
-    assert drawn["its bound, at most 1 - Q"] == pytest.approx(np.minimum(start * odds, 1) - start)
-
-
-def test_methods_figure_has_every_method_and_the_others_show_one():
-    tables = planted(3)
-    more = {
-        name: table.assign(stage=table["stage"].str.replace("grpo~", "dapo~"))
-        for name, table in tables.items()
-        if "stage" in table
-    }
-    both = {
-        name: pd.concat([tables[name], more[name].query("stage.str.contains('~')")])
-        for name in more
-    }
-    figure = figures.methods_figure(both["gains"], both["seed_gains"], both["summary"], "planted")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["grpo", "dapo"]
-    assert len(figure.axes) == 4  # two ratios, two kinds of training prompts
-    mean = both["gains"].query(
-        "task == 'all' and metric == 'mass' and split == 'ood' and stage == 'dapo~id' and ood_ratio == '0'"
-    )
-    drawn = {round(float(x), 9) for line in figure.axes[0].get_lines() for x in line.get_xdata()}
-    assert round(mean["mean"].item(), 9) in drawn
-    one = [figures.of_method(both[name], "dapo") for name in ("summary", "seed_means")]
-    legend = figures.axis_figure(*one, "planted").legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "pretrained",
-        "SFT",
-        "dapo on ID prompts",
-        "dapo on OOD prompts",
-    ]
-
-
-def test_figures_are_the_same_bytes_when_drawn_again(tmp_path):
-    tables = planted(2)
-    for name in ("a", "b"):
-        with plotting.style():
-            plotting.save(
-                figures.DRAW["axis"](tables, "planted"),
-                tmp_path / f"{name}.png",
-                tmp_path / f"{name}.pdf",
-            )
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    tables = planted(2)
-    with plotting.style():
-        plotting.save(figures.DRAW["axis"](tables, "planted"), folder / "a.png", folder / "a.pdf")
-    provenance = {
-        "stage": "sft",
-        "device": "cpu",
-        "seconds": 1.5,
-        "peak_memory_mib": 300.0,
-        "git_commit": "abc",
-        "versions": {"torch": "2"},
-    }
-    numbers = {"effect": 0.001, "low": -0.002, "high": 0.004, "p_value": 0.5}
-    words = {
-        "method": "grpo",
-        "claim": "no OOD, no gain",
-        "axis": "planted",
-        "statement": "s",
-        "cells": "c",
-        "verdict": "supported",
-        "note": "",
-    }
-    claims = pd.DataFrame(
-        [words | numbers | {"method": "dapo", "claim": "of another method"}, words | numbers]
-    )
-    write_report(
-        folder / "report.html",
-        run="planted <run>",
-        claims=claims,
-        method="grpo",
-        figures=[("Axes", "A & B", "what is shown", folder / "a.png")],
-        provenance=[provenance],
-        settings={"seeds": [0], "claims": {"significance": 0.1}},
-    )
-    return folder / "report.html"
-
-
-def test_report_is_one_page_with_claims_first_and_no_outside_request(report):
-    page = report.read_text()
-    assert (
-        page.index("no OOD, no gain")
-        < page.index("<details><summary>the same for dapo</summary>")
-        < page.index("of another method")
-    )
-    assert (
-        page.index("of another method")
-        < page.index("data:image/png;base64,")
-        < page.index("<h2>How it was run")
-    )
-    assert "planted &lt;run&gt;" in page
-    assert "A &amp; B" in page
-    assert "+0.001 [-0.002, +0.004]" in page
-    assert "effect [90 % interval]" in page
-    for outside in ("http://", "https://", "<script", "@import", '<link rel="stylesheet"'):
-        assert outside not in page
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian package chromium)")
-def test_report_renders_in_a_browser(report, tmp_path):
-    """The browser, cut off from any network, lays the figure out at its size and logs no console message."""
-    probe = report.with_name("probe.html")
-    check = (
-        "document.title=JSON.stringify([...document.images].map(i=>i.complete&&i.naturalWidth>200))"
-    )
-    script = f"<script>addEventListener('load',()=>{{{check}}})</script>"
-    probe.write_text(report.read_text().replace("</body>", script + "</body>"))
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path}",
-    ]
-    logging = ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--dump-dom"]
-    result = subprocess.run(
-        [CHROMIUM, *flags, *logging, probe.as_uri()], capture_output=True, text=True, timeout=120
-    )
-    title = result.stdout.split("<title>")[1].split("</title>")[0]
-    assert json.loads(title) == [True]
-    assert "CONSOLE" not in result.stderr
+def test_training_figure_draws_every_seed_and_their_mean(tables):
+    picture = ENTRIES["training"].figure(tables, "many")
+    panels = np.array(picture.axes).reshape(3, 2)
+    names = ("reward_mean", "zero_variance_share", "kl")
+    for column, stage in enumerate(("grpo~id", "grpo~ood")):
+        for axes, name in zip(panels[:, column], names, strict=True):
+            lines = [tuple(line.get_ydata()) for line in axes.lines]
+            part = rows(tables["training"], axis="many", stage=stage)
+            for ratio, table in part.groupby("ood_ratio"):
+                for _, curve in table.groupby("seed"):
+                    assert tuple(curve.sort_values("step")[name]) in lines
+                mean = next(line for line in axes.lines if line.get_label() == ratio)
+                assert mean.get_ydata() == pytest.approx(table.groupby("step")[name].mean())
+    assert panels[2, 0].get_ylabel() == "KL to SFT (nats a token)"
+    assert legend_of(picture) == ["0", "0.02", "0.1"]

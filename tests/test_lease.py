@@ -82,9 +82,29 @@ def test_is_released_and_leaves_nothing(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_is_released_after_an_error_and_a_signal(path):
-    with pytest.raises(SystemExit, match="SIGTERM"), lease(path, "x", stale=STALE, wait=0):
-        signal.raise_signal(signal.SIGTERM)
+@pytest.mark.parametrize("how", module.STOP_SIGNALS)
+def test_is_released_after_a_signal(path, how):
+    with pytest.raises(SystemExit, match=how.name), lease(path, "x", stale=STALE, wait=0):
+        signal.raise_signal(how)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_second_signal_does_not_disturb_the_release(path):
+    """Ctrl-C reaches a forked job twice: from the terminal and from its script."""
+
+    def leave():
+        with lease(path, "x", stale=STALE, wait=0) as held:
+            release = held.release
+
+            def interrupted():
+                signal.raise_signal(signal.SIGINT)
+                release()
+
+            held.release = interrupted
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit, match="SIGINT"):
+        leave()
     assert list(path.parent.iterdir()) == []
 
 

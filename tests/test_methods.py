@@ -1,10 +1,10 @@
-"""RL methods: each update on a group worked out by hand, each different from plain GRPO in a real run, each resumable."""
+"""RL methods: each update on a group worked out by hand, and on a real trainer, and resumable."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,10 @@ import pytest
 import torch
 
 from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.rl import trainer as module
+from grpo_origin.rl import stage as stages
 from grpo_origin.rl.method import Method, Rollout, find, names
-from grpo_origin.tasks.tokenizer import build_tokenizer
-from grpo_origin.tasks.world import World
-from grpo_origin.training.model import load_model
-from helpers import read, run_stage, tiny, weights_hash
+from helpers import read, run_stage, weights_hash
+from rl_trainer import trainer_of
 
 GOLD = [9, 1, 2, 10, 3, 4, 8]  # two steps of `trav trav;2;A`: <think> 1 2 <answer> 3 4 <eos>
 WRONG_FIRST = [9, 1, 5, 10, 3, 4, 8]
@@ -26,10 +24,25 @@ WRONG_BOTH = [9, 5, 5, 10, 5, 5, 8]
 UNENDED = [9, 1, 2, 10, 3, 4]
 
 
-def rollout(
-    completions: list[list[int]], group_size: int, memory: dict | None = None, **batch
-) -> Rollout:
-    """A batch of completions of prompts of one two-step task, with TRL's advantages."""
+@pytest.fixture(scope="module")
+def trainer(cell, tmp_path_factory):
+    """A real trainer of plain GRPO, on the tiny cell."""
+    return trainer_of(cell, tmp_path_factory.mktemp("trainer"), find("grpo")())
+
+
+@pytest.fixture
+def rollout(trainer, monkeypatch):
+    """A batch of chosen completions of prompts of one two-step task, with TRL's advantages."""
+
+    def made(completions, group_size, memory=None, **batch):
+        monkeypatch.setattr(trainer, "num_generations", group_size)
+        monkeypatch.setattr(trainer, "memory", {} if memory is None else memory)
+        return planted(trainer, completions, **batch)
+
+    return made
+
+
+def planted(trainer, completions: list[list[int]], **batch) -> Rollout:
     size, width = len(completions), max(map(len, completions))
     rewards = torch.tensor([float(completion == GOLD) for completion in completions])
     mask = torch.tensor([[1] * len(c) + [0] * (width - len(c)) for c in completions])
@@ -37,9 +50,9 @@ def rollout(
         "completion_mask": mask,
         **{name: torch.as_tensor(values) for name, values in batch.items()},
     }
-    trainer = SimpleNamespace(num_generations=group_size, memory={} if memory is None else memory)
     inputs = [
-        {"prompt": [0, i // group_size], "gold": GOLD, "task": "trav trav;2;A"} for i in range(size)
+        {"prompt": [0, i // trainer.num_generations], "gold": GOLD, "task": "trav trav;2;A"}
+        for i in range(size)
     ]
     made = Rollout(inputs, completions, rewards, batch, trainer)
     made.batch["advantages"] = made.relative(rewards)
@@ -50,7 +63,7 @@ def close(tensor: torch.Tensor, expected: list) -> bool:
     return torch.allclose(tensor.float(), torch.tensor(expected, dtype=torch.float32), atol=2e-3)
 
 
-def test_the_parts_of_a_rollout():
+def test_the_parts_of_a_rollout(rollout):
     made = rollout([GOLD, WRONG_LAST, GOLD, GOLD, WRONG_BOTH, UNENDED, WRONG_FIRST, [*GOLD, 8]], 2)
     assert made.steps == [
         [True, True],
@@ -68,38 +81,34 @@ def test_the_parts_of_a_rollout():
     assert close(made.relative(made.rewards, scaled=False), [0.5, -0.5, 0, 0, 0, 0, 0, 0])
 
 
-def test_unchanged_rewards_leave_trls_advantages_alone():
+def test_unchanged_rewards_leave_trls_advantages_alone(rollout):
     made = rollout([GOLD, WRONG_LAST], 2)
     assert find("grpo")().advantages(made) is made.batch["advantages"]
 
 
-def test_raft_and_expert_iteration_weigh_right_completions_only():
-    made = rollout([GOLD, WRONG_LAST, GOLD, GOLD], 2, old_per_token_logps=torch.zeros(4, 7))
+def test_raft_and_expert_iteration_weigh_right_completions_only(rollout):
+    made = rollout([GOLD, WRONG_LAST, GOLD, GOLD], 2)
     third = 4 / 3  # the mean over 4 rows is then the mean over 3 right ones
     assert close(find("raft")().advantages(made), [third, 0, third, third])
-    assert "old_per_token_logps" in made.batch
     assert close(find("expert_iteration")().advantages(made), [third, 0, third, third])
-    assert (
-        "old_per_token_logps" not in made.batch
-    )  # so TRL's ratio is 1 throughout: plain likelihood
     assert find("expert_iteration")().arguments() == {"steps_per_generation": 4}
     nothing = rollout([WRONG_LAST, WRONG_LAST], 2)
     assert close(find("raft")().advantages(nothing), [0, 0])
 
 
-def test_reinforce_rej_drops_groups_without_contrast():
+def test_reinforce_rej_drops_groups_without_contrast(rollout):
     made = rollout([GOLD, WRONG_LAST, GOLD, GOLD, WRONG_BOTH, WRONG_BOTH], 2)
     assert close(find("reinforce_rej")().advantages(made), [1, -1, 0, 0, 0, 0])
 
 
-def test_process_rewards_every_right_step():
+def test_process_rewards_every_right_step(rollout):
     made = rollout([GOLD, WRONG_FIRST, WRONG_LAST, WRONG_BOTH], 4)
     assert close(find("process")().rewards(made), [1, 0.5, 0.5, 0])
     std = np.std([1, 0.5, 0.5, 0], ddof=1)
     assert close(find("process")().advantages(made), [0.5 / std, 0, 0, -0.5 / std])
 
 
-def test_sgpo_grades_only_groups_that_are_all_wrong():
+def test_sgpo_grades_only_groups_that_are_all_wrong(rollout):
     made = rollout([GOLD, WRONG_LAST, WRONG_LAST, WRONG_FIRST], 2)
     method = find("sgpo")(slope=2.0, midpoint=0.5)
     low = 1 / (
@@ -110,7 +119,7 @@ def test_sgpo_grades_only_groups_that_are_all_wrong():
     assert close(method.advantages(made), [half, -half, half, -half])
 
 
-def test_unlikeliness_rewards_the_unlikely():
+def test_unlikeliness_rewards_the_unlikely(rollout):
     made = rollout(
         [GOLD, WRONG_LAST, GOLD, WRONG_BOTH],
         4,
@@ -124,7 +133,7 @@ def test_unlikeliness_rewards_the_unlikely():
     )  # not scaled
 
 
-def test_ha_dw_weighs_by_the_history_of_accuracy():
+def test_ha_dw_weighs_by_the_history_of_accuracy(rollout):
     made = rollout(
         [GOLD, WRONG_LAST, WRONG_BOTH, WRONG_LAST, GOLD, GOLD, GOLD, WRONG_LAST],
         4,
@@ -146,18 +155,19 @@ def test_ha_dw_weighs_by_the_history_of_accuracy():
     assert long.trainer.memory == {"accuracies": [0.0, 0.0, 0.5]}
 
 
-def test_grpo_care_adds_a_bonus_for_a_likely_answer():
+def test_grpo_care_adds_a_bonus_for_a_likely_answer(rollout):
     log_probs = torch.full((4, 7), -1.0)
     log_probs[0, 3:] = math.log(0.8)  # the answer's tokens: `<answer> 3 4 <eos>`
     log_probs[1, 3:] = math.log(0.2)
     made = rollout([GOLD, WRONG_FIRST, WRONG_LAST, WRONG_BOTH], 4, ref_per_token_logps=log_probs)
-    # Right answers: rows 0 and 1, whatever the trace; their mean probability is 0.5, so only row 0 earns the bonus.
+    # Right answers: rows 0 and 1, whatever the trace; their mean probability is 0.5, so only row 0
+    # earns the bonus.
     assert close(find("grpo_care")().rewards(made), [1.5, 1, 0, 0])
     alone = rollout([GOLD, WRONG_LAST], 2, ref_per_token_logps=torch.full((2, 7), -1.0))
     assert close(find("grpo_care")().rewards(alone), [1.5, 0])
 
 
-def test_random_reward_ignores_what_was_sampled():
+def test_random_reward_ignores_what_was_sampled(rollout):
     torch.manual_seed(0)
     drawn = find("random_reward")(probability=0.25).rewards(rollout([GOLD] * 4000, 4))
     assert set(drawn.tolist()) == {0.0, 1.0}
@@ -169,7 +179,7 @@ def test_curriculum_moves_to_the_stages_own_prompts():
     for count in (1000, 600):  # of a file made for a method that needs more
         order = (
             find("curriculum")(until=0.5)
-            .prompts(own, other, count, np.random.default_rng(0))["prompt_index"]
+            .order(own, other, count, np.random.default_rng(0))["prompt_index"]
             .to_numpy()
         )
         from_own, half = order < 1000, count // 2
@@ -179,95 +189,125 @@ def test_curriculum_moves_to_the_stages_own_prompts():
         assert from_own[: half // 5].mean() < 0.25 < 0.75 < from_own[half * 4 // 5 : half].mean()
 
 
-def test_nthr_spares_tokens_that_right_completions_share():
-    """Hidden states and a vocabulary of 3 given; a group of four with one wrong completion and padding, worked out by hand."""
-    tokens = torch.tensor([[0, 1], [0, 1], [0, 2], [0, 1]])
-    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 1]])
-    states = torch.tensor(
-        [[[1.0, 0], [0, 1]], [[1, 0], [9, 9]], [[1, 0], [1, 1]], [[1, 0], [0, -1]]]
-    )  # (B, T, width); 9 is padding
-    hidden = torch.cat([torch.zeros(4, 1, 2), states, torch.zeros(4, 1, 2)], 1)
-    model = lambda **_: SimpleNamespace(hidden_states=[hidden], logits=torch.zeros(4, 3, 3))  # noqa: E731
-    made = rollout([GOLD, GOLD, GOLD, WRONG_LAST], 4)
-    made.batch = {
-        "completion_ids": tokens,
-        "completion_mask": mask,
-        "prompt_ids": torch.zeros(4, 2, dtype=torch.long),
-    }
-    made.batch |= {
-        "prompt_mask": torch.ones(4, 2, dtype=torch.long),
-        "advantages": torch.tensor([0.5, 0.5, 0.5, -1.5]),
-    }
-    made.trainer.model = model
-    # <e - pi, e - pi> is 2/3 for the same token, -1/3 for another. Right tokens: three (0; 1 0), one (1; 0 1), one (2; 1 1).
-    # Scores: token (0; 1 0): 3 * 2/3 + 0 - 1/3 = 5/3; (1; 0 1): 0 + 2/3 - 1/3 = 1/3; (2; 1 1): -1 - 1/3 + 4/3 = 0; the wrong one's
-    # last, (1; 0 -1): -2/3 + 1/3 = -1/3. Mean scores of the right rows: 1, 5/3 (padding left out), 5/6. So the first wrong token
-    # is spared at threshold 1 (5/3 > 5/6) and not at 2.1 (5/3 < 7/4); eta = 2 |1/2 - 3/4| = 1/2.
-    right = [[0.5, 0.5]] * 3
-    assert close(find("nthr")().advantages(made), [*right, [-0.75, -1.5]])
-    assert close(find("nthr")(threshold=2.1).advantages(made), [*right, [-1.5, -1.5]])
-    assert close(find("nthr")(threshold=1.9).advantages(made), [*right, [-0.75, -1.5]])
+def mixed_rollout(trainer) -> Rollout:
+    """A sampled rollout in which some group has right and wrong completions."""
+    torch.manual_seed(0)
+    size = trainer.num_generations
+    rows = [row for i in range(4) for row in [trainer.train_dataset[i]] * size]
+    for _ in range(20):
+        sampled = trainer.sample(rows)
+        if sampled.mixed.any():
+            return sampled
+    raise AssertionError("no group has contrast")
 
 
-def test_igrpo_trains_on_refinements_of_the_best_draft():
-    drafts = [[1], [2], [3], [4]]
-    trainer = SimpleNamespace(
-        num_generations=2,
-        draft=lambda inputs: (drafts, torch.tensor([0.0, 1.0, 0.0, 0.0])),
-        sample=lambda inputs: inputs,
-    )
-    inputs = [{"prompt": [10 + i // 2], "question": [10 + i // 2], "task": "x"} for i in range(4)]
-    sampled = find("igrpo")().rollout(trainer, inputs)
-    assert [row["prompt"] for row in sampled] == [
-        [10, 2, 10],
-        [10, 2, 10],
-        [11, 3, 11],
-        [11, 3, 11],
-    ]
-    assert [row["question"] for row in sampled] == [[10], [10], [11], [11]]  # what is scored
-    assert find("igrpo")().settings(tiny(grpo={"group_size": 8}).grpo).group_size == 4
+def test_nthr_spares_tokens_whose_penalty_would_push_right_ones_down(cell, tmp_path):
+    """Scores are inner products of the gradients of log-probabilities by the last layer."""
+    method = find("nthr")()
+    trainer = trainer_of(cell, tmp_path, method)
+    sampled = mixed_rollout(trainer)
+    batch, width = sampled.batch, sampled.batch["completion_ids"].shape[1]
+    plain, weakened = batch["advantages"].clone(), method.advantages(sampled)
+    model, mask = trainer.model, batch["completion_mask"].bool()
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    logits = model(input_ids=ids, attention_mask=seen).logits[:, -width - 1 : -1]
+    log_probs = logits.log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
 
+    def gradient(row, place):
+        (by_head,) = torch.autograd.grad(
+            log_probs[row, place], model.lm_head.weight, retain_graph=True
+        )
+        return by_head.flatten()
 
-def test_dapo_replaces_groups_without_contrast():
-    def batch(made: Rollout, width: int) -> Rollout:
-        rows = torch.arange(4)[:, None]
-        made.batch |= {
-            "completion_ids": rows.expand(4, width).clone(),
-            "prompt_ids": rows.expand(4, 2).clone(),
+    spared = 0
+    for start in range(0, len(plain), sampled.group_size):
+        rows = range(start, start + sampled.group_size)
+        right = [row for row in rows if sampled.rewards[row]]
+        wrong = [row for row in rows if not sampled.rewards[row]]
+        if not right or not wrong:
+            assert close(weakened[start], [plain[start].item()] * width)
+            continue
+        pushed = sum(gradient(row, t) for row in right for t in range(width) if mask[row, t])
+        scores = {
+            row: torch.stack([gradient(row, t) @ pushed for t in range(width) if mask[row, t]])
+            for row in rows
         }
-        made.batch["num_items_in_batch"] = torch.tensor(0)
-        return made
+        least = min(scores[row].mean() for row in right)
+        eta = 2 * abs(0.5 - len(right) / len(rows))
+        for row in wrong:
+            heavy = scores[row] > least
+            expected = torch.where(heavy, eta * plain[row], plain[row])
+            assert torch.allclose(weakened[row][mask[row]], expected, atol=1e-5)
+            spared += int(heavy.sum())
+        for row in right:
+            assert close(weakened[row], [plain[row].item()] * width)
+    assert spared
 
-    first = batch(rollout([GOLD, GOLD, GOLD, WRONG_LAST], 2), 7)
-    second = batch(rollout([UNENDED, GOLD, WRONG_BOTH, WRONG_BOTH], 2), 9)
-    second.batch["completion_mask"] = torch.nn.functional.pad(
-        second.batch["completion_mask"], (0, 2)
+
+def test_igrpo_trains_on_refinements_of_the_best_draft(cell, tmp_path, monkeypatch):
+    trainer = trainer_of(cell, tmp_path, find("igrpo")())
+    assert trainer.num_generations == 2  # of a group of 4, half are drafts
+    drafts, original = [], trainer.draft
+    monkeypatch.setattr(
+        trainer, "draft", lambda inputs: drafts.append(original(inputs)) or drafts[-1]
     )
-    second.batch["completion_ids"] += 100
-    rounds = iter([first, second])
-    trainer = SimpleNamespace(
-        num_generations=2,
-        sample=lambda inputs: next(rounds),
-        train_dataset=[{"prompt": i} for i in range(5)],
+    torch.manual_seed(0)
+    rows = [row for i in range(12) for row in [trainer.train_dataset[i]] * 2]
+    sampled = trainer.method.rollout(trainer, rows)
+    ((texts, rewards),) = drafts
+    assert 0 < rewards.sum() < len(rows)
+    for number, (row, given) in enumerate(zip(sampled.inputs, rows, strict=True)):
+        first = number - number % 2
+        best = first + int(rewards[first + 1] > rewards[first])
+        assert row["prompt"] == [*given["prompt"], *texts[best], *given["prompt"]]
+        assert row["question"] == given["question"] == given["prompt"]  # what is scored
+    prompts = sampled.batch["prompt_ids"], sampled.batch["prompt_mask"].bool()
+    assert [ids[keep].tolist() for ids, keep in zip(*prompts, strict=True)] == [
+        row["prompt"] for row in sampled.inputs
+    ]
+
+
+def test_dapo_replaces_groups_without_contrast(cell, tmp_path, monkeypatch):
+    trainer = trainer_of(cell, tmp_path, find("dapo")(draws=3))
+    rounds, original = [], trainer.sample
+    monkeypatch.setattr(
+        trainer, "sample", lambda inputs: rounds.append(original(inputs)) or rounds[-1]
     )
-    trainer.args, trainer.state = SimpleNamespace(seed=0), SimpleNamespace(global_step=3)
-    made = find("dapo")(draws=2).rollout(trainer, first.inputs)
-    assert made.rewards.tolist() == [0, 1, 1, 0]
-    assert made.completions == [UNENDED, GOLD, GOLD, WRONG_LAST]
-    assert made.batch["completion_ids"][:, 0].tolist() == [100, 101, 2, 3]
-    assert made.batch["completion_mask"].sum(1).tolist() == [6, 7, 7, 7]
-    assert made.batch["num_items_in_batch"] == 27
-    half = 1 / math.sqrt(2)
-    assert close(made.batch["advantages"], [-half, half, half, -half])
+    torch.manual_seed(0)
+    size = trainer.num_generations
+    rows = [row for i in range(4) for row in [trainer.train_dataset[i]] * size]
+    made = trainer.method.rollout(trainer, rows)
+    assert 1 < len(rounds) <= 3
+    assert made.mixed.sum() == min(len(rows), sum(int(sampled.mixed.sum()) for sampled in rounds))
+    assert made.mixed.sum() > rounds[0].mixed.sum()
+    known = {
+        (tuple(row["prompt"]), tuple(completion)): advantage
+        for sampled in rounds
+        for row, completion, advantage in zip(
+            sampled.inputs, sampled.completions, sampled.batch["advantages"].tolist(), strict=True
+        )
+        if advantage
+    }
+    batch = made.batch
+    for i, (row, completion) in enumerate(zip(made.inputs, made.completions, strict=True)):
+        assert batch["prompt_ids"][i][batch["prompt_mask"][i].bool()].tolist() == row["prompt"]
+        assert batch["completion_ids"][i][batch["completion_mask"][i].bool()].tolist() == completion
+        assert made.rewards[i] == float(completion == row["gold"])
+        if made.mixed[i]:
+            assert (tuple(row["prompt"]), tuple(completion)) in known
+    assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+    assert close(made.relative(made.rewards), batch["advantages"].tolist())
 
 
 def clipped(ratio, advantage, low, high):
     return -torch.min(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
 
 
-LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, each as its paper has it
+# Log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, each as its paper has it.
+LOSSES = {
     "grpo": lambda d, m, a, p: ((clipped(d.exp(), a, 0.2, 0.2) * m).sum(1) / m.sum(1)).mean(),
-    "dr_grpo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.2) * m).sum() / (len(m) * 9),
+    "dr_grpo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.2) * m).sum() / (len(m) * 10),
     "dapo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.28) * m).sum() / m.sum(),
     "gspo": lambda d, m, a, p: clipped(
         ((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4
@@ -283,30 +323,16 @@ LOSSES = {  # log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, e
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_of_a_group(cell, tmp_path, name):
-    """TRL's loss under each method's arguments and hooks, on ratios that leave every clip range, against the paper's formula."""
+    """TRL's loss under each method's arguments and hooks, on ratios that leave every clip range,
+    against the paper's formula.
+    """
     bounds = (
         {"right_low": 0.2, "right_high": 0.3, "wrong_low": 0.1, "wrong_high": 0.4}
         if name == "abc_grpo"
         else {}
     )
-    method, world = find(name)(beta=0.0, **bounds), World(8, 0)
-    settings = method.settings(tiny().grpo)
-    dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
-    kind = {"GRPOTrainer": module.TokenGRPOTrainer, "RLOOTrainer": module.TokenRLOOTrainer}[
-        method.trainer
-    ]
-    config = module.trainer_config(
-        method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path
-    )
-    trainer = kind(
-        load_model(cell / "sft"),
-        module.ExactMatch(world),
-        config,
-        dataset,
-        None,
-        build_tokenizer(world),
-        method=method,
-    )
+    method = find(name)(beta=0.0, **bounds)
+    trainer = trainer_of(cell, tmp_path, method)
     trainer.current_gradient_accumulation_steps = 1
     model = trainer.model.train()
     rows = torch.randint(3, 11, (4, 7), generator=torch.Generator().manual_seed(0))
@@ -338,75 +364,93 @@ def test_the_loss_of_a_group(cell, tmp_path, name):
     )
 
 
+def test_expert_iteration_fits_right_completions_whatever_the_old_policy(cell, tmp_path):
+    """The gradient is that of the mean log-probability of their tokens, though the policy moved."""
+    trainer = trainer_of(cell, tmp_path, find("expert_iteration")())
+    trainer.current_gradient_accumulation_steps = 1
+    sampled = mixed_rollout(trainer)
+    batch, model = sampled.batch, trainer.model.train()
+    mask = batch["completion_mask"]
+    batch["advantages"] = trainer.method.advantages(sampled)
+    batch["old_per_token_logps"] = torch.randn(mask.shape)
+    trainer._compute_loss(model, batch).backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    seen = torch.cat([batch["prompt_mask"], mask], 1)
+    log_probs, _, _ = trainer._get_per_token_logps_and_entropies(model, ids, seen, mask.shape[1])
+    likelihood = (log_probs * mask).sum(1) / mask.sum(1)
+    (-likelihood[sampled.rewards == 1].mean()).backward()
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        assert torch.allclose(gradient, parameter.grad, atol=1e-5)
+
+
+def test_every_hook_is_asked_in_a_real_run(cell, tmp_path):
+    """What a hook gives is what is trained on."""
+    calls = []
+
+    class Everything(Method):
+        objective = "other"
+        custom_rewards = True
+
+        def rollout(self, trainer, inputs):
+            calls.append("rollout")
+            return super().rollout(trainer, inputs[::-1])
+
+        def rewards(self, rollout):
+            calls.append("rewards")
+            return torch.arange(len(rollout.rewards), dtype=torch.float32)
+
+        def advantages(self, rollout):
+            calls.append("advantages")
+            return super().advantages(rollout)
+
+        def log_probs(self, log_probs, batch):
+            calls.append("log_probs")
+            return super().log_probs(log_probs, batch)
+
+        def loss(self, trainer, model, batch):
+            calls.append("loss")
+            self.batches.append(batch)
+            return super().loss(trainer, model, batch)
+
+        batches: ClassVar[list] = []
+
+    trainer = trainer_of(cell, tmp_path, Everything(), rl={"steps": 1})
+    trainer.train()
+    assert calls == ["rollout", "advantages", "rewards", "loss", "log_probs"]
+    (batch,) = Everything.batches
+    group = [-1.5, -0.5, 0.5, 1.5]
+    expected = [x / np.std(group, ddof=1) for x in group] * 4
+    assert close(batch["advantages"].sort().values, sorted(expected))
+
+
 METHODS = [name for name in names() if name != "grpo"]
-STEPS = {"grpo": {"steps": 6, "group_size": 8, "learning_rate": 1e-3}}
+STEPS = {"rl": {"steps": 6, "group_size": 8, "learning_rate": 1e-3}}
+# Plain GRPO under other settings, and no hook: method -> these settings.
+ONLY_SETTINGS = {"grpo_off_policy": {"iterations": 2}, "grpo_kl_free": {"beta": 0.0}}
 
 
 def train(cell: Path, output: Path, stage: str, methods: list) -> str:
-    run_stage(
-        stage,
-        cell,
-        output,
-        output.with_name(f"{output.name}.checkpoint"),
-        STEPS | {"methods": methods},
-    )
+    changes = STEPS | {"methods": methods}
+    run_stage(stage, cell, output, output.with_name(f"{output.name}.checkpoint"), changes)
     return weights_hash(output)
 
 
-@pytest.fixture(scope="module")
-def plain(cell, tmp_path_factory):
-    """Weights after plain GRPO with given iterations, KL weight and group size, trained once each."""
-    found: dict[tuple, str] = {}
-
-    def weights(iterations: int, beta: float, group_size: int) -> str:
-        key = (iterations, beta, group_size)
-        if key not in found:
-            changes = {
-                "grpo": STEPS["grpo"] | {"group_size": group_size},
-                "methods": [{"grpo": {"iterations": iterations, "beta": beta}}],
-            }
-            output = tmp_path_factory.mktemp("plain") / "grpo"
-            run_stage("grpo~ood", cell, output, output.with_name("checkpoint"), changes)
-            found[key] = weights_hash(output)
-        return found[key]
-
-    return weights
-
-
-HOOKS = ("arguments", "prompts", "rollout", "rewards", "advantages", "log_probs", "trainer")
-ONLY_SETTINGS = ("grpo_off_policy", "grpo_kl_free")
-
-
-def overridden(name: str) -> list[str]:
-    return [hook for hook in HOOKS if hook in vars(find(name))]
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_a_real_run_differs_from_plain_grpo_and_only_by_the_hooks(
-    cell, tmp_path, monkeypatch, plain, name
-):
-    """With all hooks taken away a method trains the very weights of plain GRPO with the same settings; with one of them taken away,
-    others than with all. So every hook does something in a real run."""
-    weights = train(cell, tmp_path / name, f"{name}~ood", [name])
-    method, settings = find(name), find(name)().settings(tiny(**STEPS).grpo)
+def test_a_short_real_run(cell, tmp_path, name):
+    train(cell, tmp_path / name, f"{name}~ood", [name])
     log = read(tmp_path / name / "training_log.parquet")
     assert [row["step"] for row in log] == list(range(1, 7))
     assert all(math.isfinite(row["loss"]) and 0 <= row["reward_mean"] <= 1 for row in log)
     assert f'"{name}"' in (tmp_path / name / "provenance.json").read_text()
-    twin = plain(settings.iterations, settings.beta, settings.group_size)
-    if name in ONLY_SETTINGS:
-        assert not overridden(name)
-        assert weights == twin
-        base = tiny(**STEPS).grpo
-        assert weights != plain(base.iterations, base.beta, base.group_size)
-        return
-    for hook in overridden(name):
-        with monkeypatch.context() as patch:
-            patch.setattr(method, hook, getattr(Method, hook))
-            assert train(cell, tmp_path / f"without-{hook}", f"{name}~ood", [name]) != weights, hook
-    for hook in overridden(name):
-        monkeypatch.setattr(method, hook, getattr(Method, hook))
-    assert train(cell, tmp_path / "without", f"{name}~ood", [name]) == twin
+
+
+@pytest.mark.parametrize("name", ONLY_SETTINGS)
+def test_a_method_of_other_settings_is_plain_grpo_under_them(cell, tmp_path, name):
+    weights = train(cell, tmp_path / name, f"{name}~ood", [name])
+    assert weights == train(cell, tmp_path / "grpo", "grpo~ood", [{"grpo": ONLY_SETTINGS[name]}])
+    assert weights != train(cell, tmp_path / "plain", "grpo~ood", ["grpo"])
 
 
 RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curriculum", "rloo"]
@@ -416,13 +460,13 @@ RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curri
 def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypatch, name):
     settings = {"expert_iteration": {"round_steps": 2, "iterations": 1}}.get(name, {})
     changes = {
-        "grpo": STEPS["grpo"] | {"steps": 8},
+        "rl": STEPS["rl"] | {"steps": 8},
         "methods": [{name: settings}],
         "runtime": {"checkpoint_seconds": 0},
     }
     whole = tmp_path / "whole"
     run_stage(f"{name}~ood", cell, whole, tmp_path / "whole.checkpoint", changes)
-    keep = module.Keeper.on_step_end
+    keep = stages.Keeper.on_step_end
 
     def dying(self, args, state, control, **more):
         if state.global_step == 5:
@@ -430,7 +474,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypat
         return keep(self, args, state, control, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Keeper, "on_step_end", dying)
+        patch.setattr(stages.Keeper, "on_step_end", dying)
         with pytest.raises(ConnectionError):
             run_stage(f"{name}~ood", cell, tmp_path / "part", tmp_path / "part.checkpoint", changes)
     assert not (tmp_path / "part").exists()
@@ -445,20 +489,14 @@ def test_a_run_that_ends_early_is_an_error(cell, tmp_path):
             cell,
             tmp_path / "x",
             tmp_path / "c",
-            {"methods": [{"expert_iteration": {"round_steps": 20}}]},
+            {"methods": [{"expert_iteration": {"round_steps": 13, "iterations": 1}}]},
         )
     assert not (tmp_path / "x").exists()
 
 
-def test_changed_rewards_need_a_trainer_that_makes_advantages_as_grpo_does():
-    made = rollout([GOLD, WRONG_FIRST], 2)
-    for changes in (
-        {"trainer": "RLOOTrainer"},
-        {"arguments": lambda self: {"scale_rewards": "batch"}},
-    ):
-        with pytest.raises(TypeError, match="override `advantages`"):
-            type("Odd", (find("process"),), changes)().advantages(made)
-    unscaled = type(
-        "Unscaled", (find("process"),), {"arguments": lambda self: {"scale_rewards": False}}
-    )
-    assert close(unscaled().advantages(made), [0.25, -0.25])
+def test_rewards_may_be_unscaled(rollout):
+    class Unscaled(find("process")):
+        def arguments(self):
+            return {"scale_rewards": False}
+
+    assert close(Unscaled().advantages(rollout([GOLD, WRONG_FIRST], 2)), [0.25, -0.25])

@@ -1,4 +1,4 @@
-"""Jobs forked from a prepared process: same behaviour as a job that starts by itself, and no job outlives its script."""
+"""Jobs forked from a prepared process behave like others, and none outlives its script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from grpo_origin.jobs import prefork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
-HAND_OVER = "from grpo_origin import prefork\nprefork.hand_over()\nimport os, sys, time\n"
+HAND_OVER = "from grpo_origin.jobs import prefork\nprefork.hand_over()\nimport os, sys, time\n"
 LISTENING = "00010000"  # flags of a socket in /proc/net/unix
 
 
@@ -27,7 +27,8 @@ LISTENING = "00010000"  # flags of a socket in /proc/net/unix
 def server(monkeypatch):
     """A prepared process that has imported nothing, so that it is ready at once."""
     name = f"grpo-origin-test-{os.getpid()}"
-    code = f"from grpo_origin import prefork; prefork.PRELOADED = (); prefork.serve({name!r}, {os.getpid()})"
+    serve = f"prefork.PRELOADED = (); prefork.serve({name!r}, {os.getpid()})"
+    code = f"from grpo_origin.jobs import prefork; {serve}"
     process = subprocess.Popen([sys.executable, "-c", code])
     monkeypatch.setenv(prefork.VARIABLE, name)
     deadline = time.monotonic() + 20
@@ -97,11 +98,13 @@ def test_goes_on_by_itself_without_a_server(tmp_path, monkeypatch):
     assert result.stdout.split() == [str(os.getpid())]
 
 
-def test_sigterm_reaches_the_job(server, tmp_path):
-    body = "import signal\nsignal.signal(15, lambda *_: sys.exit(7))\nopen('ready', 'w').close()\ntime.sleep(60)"
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_job(server, tmp_path, how):
+    handler = f"import signal\nsignal.signal({how:d}, lambda *_: sys.exit(7))\n"
+    body = handler + "open('ready', 'w').close()\ntime.sleep(60)"
     process = subprocess.Popen(script(tmp_path, body), cwd=tmp_path)
     wait_for((tmp_path / "ready").exists)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(how)
     assert process.wait(timeout=120) == 7
 
 

@@ -1,3 +1,5 @@
+"""Means, pass@k, gains and bins by hand; intervals of whole tables by simulation."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,92 +8,17 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from grpo_origin.analysis import statistics
-from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.jobs.files import write_table
+from planting import covered, evaluations
 
 RNG = np.random.default_rng
 
 
-def evaluations(
-    masses,
-    greedy=None,
-    *,
-    axis="depth",
-    seed=0,
-    ratio="0.1",
-    stage="sft",
-    split="ood",
-    task="trav;4;A",
-):
-    """Rows of one stage; `greedy` defaults to mass >= 0.5."""
-    masses = np.atleast_1d(np.asarray(masses, dtype=float))
-    greedy = masses >= 0.5 if greedy is None else np.asarray(greedy, dtype=bool)
-    with np.errstate(divide="ignore"):
-        columns = {"log_mass": np.log(masses), "greedy_correct": greedy}
-    names = {
-        "axis": axis,
-        "seed": seed,
-        "ood_ratio": ratio,
-        "stage": stage,
-        "split": split,
-        "task": task,
-    }
-    return pd.DataFrame({**columns, "prompt_index": np.arange(len(masses))}).assign(**names)
-
-
-def cell(table, metric="mass", task="all", **where):
+def cell(table, metric="mass", **where):
     """The one row of a summary with these values."""
-    for name, value in {"metric": metric, "task": task, **where}.items():
+    for name, value in {"metric": metric, **where}.items():
         table = table[table[name] == value]
     assert len(table) == 1
     return table.iloc[0]
-
-
-# Reading
-
-
-def write(path, table):
-    import pyarrow as pa
-
-    write_table(path, pa.Table.from_pandas(table, preserve_index=False))
-    return path
-
-
-def test_read_joins_files(tmp_path):
-    one, two = evaluations([0.1, 0.9]), evaluations([0.2, 0.3], seed=1)
-    table = statistics.read_evaluations(
-        [write(tmp_path / "a.parquet", one), write(tmp_path / "b.parquet", two)]
-    )
-    assert len(table) == 4
-    assert set(table.columns) == set(statistics.COLUMNS)
-    assert np.exp(table["log_mass"]).tolist() == pytest.approx([0.1, 0.9, 0.2, 0.3])
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda table: table.drop(columns="log_mass"), "without column log_mass"),
-        (lambda table: pd.concat([table, table.head(1)]), "twice"),
-        (lambda table: table.assign(log_mass=np.nan), "missing or no log"),
-        (lambda table: table.assign(log_mass=0.5), "missing or no log"),
-        (lambda table: table.assign(log_mass="low"), "foreign"),
-        (lambda table: table.head(0), "no evaluations"),
-    ],
-)
-def test_read_refuses_foreign_files(tmp_path, spoil, message):
-    path = write(tmp_path / "evaluation.parquet", spoil(evaluations([0.1, 0.9])))
-    with pytest.raises(ArtefactError, match=message):
-        statistics.read_evaluations([path])
-
-
-def test_read_refuses_truncated_and_repeated_files(tmp_path):
-    path = write(tmp_path / "a.parquet", evaluations([0.1, 0.9]))
-    other = write(tmp_path / "b.parquet", evaluations([0.1, 0.9]))
-    with pytest.raises(ArtefactError, match=r"b\.parquet: repeats"):
-        statistics.read_evaluations([path, other])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ArtefactError, match=r"a\.parquet"):
-        statistics.read_evaluations([path])
 
 
 # pass@k
@@ -135,62 +62,14 @@ def test_unbiased_pass_at_k_refuses_what_it_cannot_estimate(n, c, k):
         statistics.unbiased_pass_at_k(n, [c], k)
 
 
-def test_sampled_check_accepts_the_truth_and_refuses_what_is_not():
-    rng = RNG(0)
-    q = np.concatenate([rng.beta(0.3, 0.3, 200), np.full(56, 1e-18)])
-    assert all(statistics.binomial_agrees(rng.binomial(64, q), 64, q) for _ in range(200))
-    counts = rng.binomial(64, q)
-    assert not statistics.binomial_agrees(counts, 64, q**1.3)  # all slightly wrong
-    counts[-1] = 1
-    assert not statistics.binomial_agrees(counts, 64, q)  # one success where there can't be any
-    assert statistics.binomial_agrees(30, 64, 0.5)
-    assert not statistics.binomial_agrees(60, 64, 0.5)
-
-
 # Intervals
 
 
-def covered(intervals, truth):
-    low, high = intervals
-    return np.mean((low <= truth) & (truth <= high))
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_t_interval_covers(seeds):
-    means = RNG(1).normal(0.6, 0.05, (40_000, seeds))
-    assert (
-        0.93
-        < covered(statistics.t_interval(means.mean(1), means.std(1, ddof=1), seeds), 0.6)
-        < 0.97
-    )
-
-
-@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.5, 0.9])
-def test_wilson_interval_covers(share):
-    shares = RNG(2).binomial(512, share, 40_000) / 512
-    assert 0.93 < covered(statistics.wilson_interval(shares, 512), share) < 0.97
-
-
-def test_clopper_pearson_bound_covers():
-    n = 512
-    for share in (
-        0.003,
-        0.01,
-        0.1,
-    ):  # a bound on counts keeps at least its level; exactly, not by simulation
-        counts = np.arange(n + 1)
-        below = statistics.clopper_pearson_upper(counts, n) < share
-        assert scipy_stats.binom.pmf(counts, n, share)[below].sum() <= 0.05
-    edge = float(statistics.clopper_pearson_upper(0, n))
-    assert edge == pytest.approx(1 - 0.05 ** (1 / n))
-    assert (1 - edge) ** n == pytest.approx(
-        0.05
-    )  # at the bound, no success in n has exactly this chance
-    assert statistics.clopper_pearson_upper(n, n) == 1
-
-
 def many_runs(runs, seeds, prompts, draw):
-    """Evaluations of many independent runs, an OOD ratio each; draw(rng, runs, seeds, prompts) gives masses and greedy."""
+    """Evaluations of many independent runs, an OOD ratio each.
+
+    draw(rng, runs, seeds, prompts) gives masses and greedy.
+    """
     masses, greedy = draw(RNG(3), runs, seeds, prompts)
     run, seed, prompt = (index.ravel() for index in np.indices(masses.shape))
     names = {"axis": "depth", "stage": "sft", "split": "ood", "task": "trav;4;A"}
@@ -224,7 +103,7 @@ def test_intervals_of_a_summary_cover(seeds, label):
 
     table = statistics.summarise(many_runs(2500, seeds, 64, draw))
     for metric in ("accuracy", "mass"):
-        rows = table[(table["metric"] == metric) & (table["task"] == "all")]
+        rows = table[table["metric"] == metric]
         assert rows["interval"].str.contains(label).mean() > 0.99
         assert 0.93 < covered((rows["low"], rows["high"]), 0.5) < 0.97
 
@@ -241,7 +120,7 @@ def test_intervals_of_gains_cover():
     both = pd.concat(
         [before[mass.between(0.25, 0.7)], after[mass.between(0.25, 0.7)]]
     )  # where clipping is out of reach
-    rows = statistics.gains(both).query("metric == 'mass' and task == 'all'")
+    rows = statistics.gains(both).query("metric == 'mass'")
     assert 0.93 < covered((rows["low"], rows["high"]), 0.1) < 0.97
 
 
@@ -273,12 +152,13 @@ def test_summary_by_hand():
     )
 
 
-def test_all_pools_the_prompts_of_every_task():
+def test_a_split_pools_the_prompts_of_all_its_tasks():
     table = pd.concat([evaluations([0.2]), evaluations([0.8, 0.8, 0.6], task="trav trav;4;A")])
     table["prompt_index"] = np.arange(4)
     means = statistics.seed_means(table)
     assert cell(means)["mean"] == pytest.approx(0.6)
-    assert cell(means, task="trav trav;4;A")["mean"] == pytest.approx(2.2 / 3)
+    by_task = statistics.seed_means(table, by_task=True)
+    assert cell(by_task, task="trav trav;4;A")["mean"] == pytest.approx(2.2 / 3)
     assert cell(means, "accuracy")["mean"] == pytest.approx(0.75)
     assert cell(means)["prompts"] == 4
     direct = statistics.summarise(table)
@@ -379,9 +259,7 @@ def test_gains_are_paired():
     assert (row["mean"], row["seeds"], row["prompts"]) == (pytest.approx(0.15), 2, 4)
     assert row["interval"] == "95 % t interval over 2 seeds"
     assert set(gains["stage"]) == {"grpo~ood", "other~new"}
-    seeds = statistics.seed_gains(table).query(
-        "metric == 'mass' and task == 'all' and stage == 'grpo~ood'"
-    )
+    seeds = statistics.seed_gains(table).query("metric == 'mass' and stage == 'grpo~ood'")
     assert seeds["mean"].tolist() == pytest.approx([0.1, 0.2])
     prompts = (
         statistics.prompt_gains(table)
@@ -470,16 +348,6 @@ def test_prompt_gains_know_the_pretrained_mass():
     assert (
         statistics.prompt_gains(table[table["stage"] != "pretrain"])["mass_pretrained"].isna().all()
     )
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 30), (4, 32), (30, 60), (30, 30)])
-def test_clopper_pearson_interval_inverts_the_binomial_test(count, n):
-    low, high = statistics.clopper_pearson_interval(count, n)
-    tail = 0.05 if count in (0, n) else 0.025
-    assert (
-        low == 0 if count == 0 else scipy_stats.binom.sf(count - 1, n, low) == pytest.approx(tail)
-    )
-    assert high == 1 if count == n else scipy_stats.binom.cdf(count, n, high) == pytest.approx(tail)
 
 
 def test_a_large_run_takes_seconds():

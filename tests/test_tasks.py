@@ -1,4 +1,4 @@
-"""Worlds and tasks: properties that hold for every string, node count and seed, checked against plain Python."""
+"""Worlds and tasks: what holds for every string, node count and seed, against plain Python."""
 
 from __future__ import annotations
 
@@ -13,22 +13,8 @@ from grpo_origin.tasks.task import OPERATIONS, Task
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.tasks.world import World, generator
 
-FIXED_SPLIT = [
-    1,
-    4,
-    6,
-    10,
-    11,
-    13,
-    14,
-    17,
-    19,
-    20,
-    21,
-    23,
-    24,
-    25,
-]  # made with an independent splitmix64
+# Made with an independent splitmix64.
+FIXED_SPLIT = [1, 4, 6, 10, 11, 13, 14, 17, 19, 20, 21, 23, 24, 25]
 NAMES = st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=4)
 
 
@@ -116,7 +102,7 @@ def test_the_trace_equals_plain_python_left_to_right(case):
 
 
 def test_operations_apply_left_to_right():
-    """trav and shift commute, so the order shows in the intermediate states: A B is shifted first or traversed first."""
+    """trav and shift commute: the order shows in the states between, here of the string A B."""
     world = World(26, 0)
     start = np.array([[0, 1]], dtype=np.int16)
     after_a, after_b = world.successor[0], world.successor[1]
@@ -203,7 +189,7 @@ def test_the_split_has_the_requested_share(length):
 
 
 def test_the_split_is_the_same_on_every_machine_and_for_ever():
-    """Fixed values: a change of the hash would put trained strings into the test sets of old results."""
+    """A change of the hash would put trained strings into the test sets of old results."""
     strings = np.array(
         [[i, (7 * i) % 26, (3 * i + 1) % 26, i // 2] for i in range(26)], dtype=np.int16
     )

@@ -1,13 +1,14 @@
 """One cell of the study in plain Python, without Snakemake: data, pretraining, SFT, RL, evaluation.
 
-`run_cell` is the whole experiment from top to bottom. The workflow's jobs call the same functions of
-the rooms with the same settings, so both give the same numbers, bit for bit. The command line
+`run_cell` is the whole experiment from top to bottom. The workflow's jobs call the same functions
+of the rooms with the same settings, so both give the same numbers, bit for bit. The command line
 (`grpo-origin cell`, `grpo-origin stage`) and the tests call what is here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from grpo_origin.config.grid import DATA_FILES
 from grpo_origin.config.notation import SPLITS, ood_count
@@ -16,26 +17,40 @@ from grpo_origin.data.pools import write_pool
 from grpo_origin.data.prompt_sets import write_grpo, write_sft, write_test
 from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
+from grpo_origin.kept import data_is_kept, record_data, stage_inputs, stage_is_kept
 from grpo_origin.study import Study
 from grpo_origin.tasks.world import World
 
 
 def run_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> Path:
-    """Run a cell from nothing to its evaluation, whose path is returned; what is there is kept."""
-    if not all(Path(paths.data(axis, seed, name)).exists() for name in DATA_FILES):
+    """Run a cell from nothing to its evaluation, whose path is returned.
+
+    Data and models that were made with these very settings, from these inputs, are kept.
+    """
+    if not data_is_kept(study, paths, axis, seed):
         make_data(study, paths, axis, seed)
     for stage in study.grid.stages:
-        if not Path(paths.stage(axis, seed, ratio, stage.name)).exists():
+        if not stage_is_kept(study, paths, axis, seed, ratio, stage.name):
             train_stage(study, paths, axis, seed, ratio, stage.name)
     evaluate_cell(study, paths, axis, seed, ratio)
     return Path(paths.evaluation(axis, seed, ratio))
+
+
+def run_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> None:
+    """Run one step of a cell again, whatever is there: `data`, a trained stage, or `evaluate`."""
+    if name == "data":
+        make_data(study, paths, axis, seed)
+    elif name == "evaluate":
+        evaluate_cell(study, paths, axis, seed, ratio)
+    else:
+        train_stage(study, paths, axis, seed, ratio, name)
 
 
 def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     """Write all data of an axis and seed: pools, SFT samples, RL prompts, test prompts, summary."""
     settings = study.settings
     source = Source(settings.world, settings.axes[axis], seed)
-    files = {name: paths.data(axis, seed, name) for name in DATA_FILES}
+    files: dict[str, str | Path] = {name: paths.data(axis, seed, name) for name in DATA_FILES}
     samples = settings.pretrain.samples
     counts = {"id": samples, "ood": ood_count(settings.pretrain.ood_pool, samples)}
     for split in SPLITS:
@@ -45,36 +60,31 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     write_test(source, settings.evaluation.prompts, files["test"])
     ratios = settings.axis_ratios(axis)
     write_summary(source, files, ratios, samples, paths.data(axis, seed, "summary"))
+    record_data(study, paths, axis, seed)
 
 
-def train_stage(
-    study: Study, paths: Paths, axis: str, seed: int, ratio: str, stage_name: str
-) -> None:
+def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> None:
     """Train one stage of a cell (`pretrain`, `sft`, `grpo~ood`, ...) from those before it.
 
     Raises ArtefactError if what it starts from is missing or damaged.
     """
     from grpo_origin.training.loop import pretrain, sft
 
-    settings, stage = study.settings, stage_of(stage_name)
-    world = World(settings.world.nodes, seed)
-    output = paths.stage(axis, seed, ratio, stage_name)
-    checkpoint = paths.checkpoint(axis, seed, ratio, stage_name)
-    how = {"world": world, "numerics": settings.numerics, "runtime": settings.runtime}
-    if stage_name == "pretrain":
-        pools = [paths.data(axis, seed, f"pretrain-{split}") for split in SPLITS]
-        sections = {"model": settings.model, "pretrain": settings.pretrain}
-        pretrain(*pools, output, checkpoint, ratio=ratio, **sections, **how)
-    elif stage_name == "sft":
-        source, samples = paths.stage(axis, seed, ratio, "pretrain"), paths.data(axis, seed, "sft")
-        sft(source, samples, output, checkpoint, sft=settings.sft, **how)
-    else:
-        from grpo_origin.rl.trainer import train_rl
+    settings, stage = study.settings, stage_of(name)
+    inputs = stage_inputs(paths, axis, seed, ratio, name)
+    outputs = paths.stage(axis, seed, ratio, name), paths.checkpoint(axis, seed, ratio, name)
+    how: dict[str, Any] = {"numerics": settings.numerics, "runtime": settings.runtime}
+    how |= {"world": World(settings.world.nodes, seed)}
+    if stage.method and stage.trained_on:
+        from grpo_origin.rl.stage import train_rl
 
-        source, prompts = paths.stage(axis, seed, ratio, "sft"), paths.data(axis, seed, "grpo")
-        method = study.methods[stage.method]
-        files = (source, prompts, stage.trained_on, output, checkpoint)
-        train_rl(*files, rl=settings.rl, method=method, **how)
+        how |= {"rl": settings.rl, "method": study.methods[stage.method]}
+        train_rl(*inputs, stage.trained_on, *outputs, **how)
+    elif name == "sft":
+        sft(*inputs, *outputs, sft=settings.sft, **how)
+    else:
+        how |= {"model": settings.model, "pretrain": settings.pretrain}
+        pretrain(*inputs, *outputs, ratio=ratio, **how)
 
 
 def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> None:
@@ -90,6 +100,7 @@ def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) 
         axis=axis,
         seed=seed,
         ratio=ratio,
+        learnt=settings.claims.learnt,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,

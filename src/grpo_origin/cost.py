@@ -1,48 +1,40 @@
-"""What a run will cost before it starts: jobs, device hours and disk, from its settings and measured rates.
+"""What a run will cost before it starts: jobs, device hours, disk.
 
-`python -m grpo_origin.cost --configfile config/paper.yaml --pretrain-samples-per-s 20000 ...` prints the plan. Rates not given
-are taken from a JSON file (benchmarks/rates.json: one entry a run name); the benchmarks measure them. Knows settings and
-arithmetic only, nothing of models or files of a run.
+`grpo-origin cost --config config/paper.yaml --pretrain-samples-per-s 20000 ...` prints the plan.
+Rates not given are taken from a JSON file with one entry a scale, benchmarks/rates.json, which
+benchmarks/rates.py measures. Knows settings and arithmetic, nothing of a run's models or files.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from grpo_origin.config.fields import ConfigError, Section
-from grpo_origin.config.load import load_settings
 from grpo_origin.config.notation import ood_count
-from grpo_origin.config.schema import Settings
+from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
+from grpo_origin.study import Study, read_study
 from grpo_origin.tasks.tokenizer import Vocabulary
 
-BASE = "config/config.yaml"
-RATES = "benchmarks/rates.json"
-THEORY_METHODS = 2  # rloo and grpo
 FLOAT = 4  # bytes of a weight or an optimiser moment
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML in which no key is set twice; profiles/default has its twin, as it can't import this package."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise ValueError(
-                    f"key {key!r} is set twice, again in line {node.value[i][0].start_mark.line + 1}: set each key once"
-                )
-        return node
+# The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
+STAGES = {
+    "pretraining_data": "data",
+    "prompts": "data",
+    "data_summary": "data",
+    "converge": "theory",
+    "sampling": "theory",
+    "theory_tables": "figures",
+    "tables": "figures",
+    "claims": "figures",
+    "report": "figures",
+}
 
 
 class Rates(Section):
@@ -69,143 +61,89 @@ class Rates(Section):
     startup_s: float = Field(ge=0, description="seconds of start-up of a job")
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` merged over it, section by section, as Snakemake merges configuration files."""
-    out = copy.deepcopy(dict(base))
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else copy.deepcopy(value)
-    return out
-
-
-def read_settings(*files: str | Path) -> Settings:
-    """Settings of YAML files, each merged over those before it. Raises ConfigError if they can't be used."""
-    config: dict[str, Any] = {}
-    for file in files:
-        try:
-            content = yaml.load(Path(file).read_text(encoding="utf-8"), _UniqueKeys)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{file}: must hold `key: value` pairs")
-        config = merged(config, content)
-    return load_settings(config)
-
-
 def matmul_parameters(model: ModelSettings, vocabulary: int) -> int:
-    """Parameters that multiply every token, d wide, f the inner size: layers (4 d² + 3 d f) + V d of the output head."""
-    return (
-        model.layers * (4 * model.width**2 + 3 * model.width * model.feed_forward)
-        + vocabulary * model.width
-    )
+    """Parameters that multiply every token: layers (4 d² + 3 d f) + V d of the output head.
+
+    d is the width, f the inner size, V the vocabulary.
+    """
+    layer = 4 * model.width**2 + 3 * model.width * model.feed_forward
+    return model.layers * layer + vocabulary * model.width
 
 
 def parameters(model: ModelSettings, vocabulary: int) -> int:
-    """All parameters: those of `matmul_parameters`, the input embedding V d, and 2 layers + 1 norms of d."""
-    return (
-        matmul_parameters(model, vocabulary)
-        + vocabulary * model.width
-        + (2 * model.layers + 1) * model.width
+    """All parameters: the above, the input embedding V d, and 2 layers + 1 norms of d."""
+    embedding, norms = vocabulary * model.width, (2 * model.layers + 1) * model.width
+    return matmul_parameters(model, vocabulary) + embedding + norms
+
+
+def jobs(study: Study) -> dict[str, int]:
+    """Jobs of a whole run by stage, summed over the rules of the grid."""
+    counts = dict.fromkeys(
+        (stage for stage in ResourceSettings.model_fields if stage not in STAGES), 0
     )
+    for rule, count in study.grid.jobs().items():
+        counts[STAGES.get(rule, rule)] += count
+    return counts
 
 
-def jobs(settings: Settings) -> dict[str, int]:
-    """Jobs of a whole sweep by stage: what `snakemake -n` counts, but for the rule `all`.
-
-    Groups (axis, seed) have five data jobs; cells (axis, seed, ratio) one pretraining, SFT and evaluation each and one RL job a
-    method and split of prompts. Runs to convergence: theory ratios x seeds x 2 methods x betas; a sampling check an axis; the
-    tables of both. Last: tables, claims, figures, report. On SLURM the data jobs of a group are one.
-    """
-    groups = len(settings.axes) * len(settings.seeds)
-    cells = len(settings.seeds) * sum(len(settings.axis_ratios(axis)) for axis in settings.axes)
-    converged = sum(len(settings.theory_ratios(axis)) for axis in settings.axes)
-    runs = (
-        converged
-        * len(settings.seeds[: settings.theory.seeds])
-        * THEORY_METHODS
-        * len(settings.theory.betas)
-    )
-    return {
-        "data": 5 * groups,
-        "pretrain": cells,
-        "sft": cells,
-        "grpo": cells * len(settings.methods) * len(settings.prompts),
-        "evaluate": cells,
-        "theory": runs + len(settings.axes),
-        "figures": 5,
-    }
-
-
-def work_seconds(settings: Settings, rates: Rates) -> dict[str, float]:
+def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
     """Seconds of work of all jobs of each stage, start-up not counted.
 
-    data       groups x (1 + ood_pool) N pool samples, written once and read once for the summary
-    pretrain   cells x N samples
-    sft        cells x epochs x samples
-    grpo       cells x splits of prompts x the methods' steps, each as long as one of plain GRPO: short for methods that draw more
-    evaluate   groups' ratios x test prompts of all splits x models of a cell
-    theory     steps and sampled completions in units of a GRPO step's completions: too long, since a step has a fixed part and
-               sampling trains nothing; exact evaluations in between are not counted
-    figures    none but start-up
+    data      groups x (1 + ood_pool) N pool samples, written once and read once for the summary
+    pretrain  cells x N samples
+    sft       cells x epochs x samples
+    rl        cells x splits x the methods' steps, each as long as one of plain GRPO: short for
+              methods that draw more
+    evaluate  groups' ratios x test prompts of all splits x models of a cell
+    theory    steps and sampled completions in units of a GRPO step's completions: too long, since
+              a step has a fixed part and sampling trains nothing; evaluations are not counted
+    figures   none but start-up
     """
-    count, seeds, groups = (
-        jobs(settings),
-        len(settings.seeds),
-        len(settings.axes) * len(settings.seeds),
-    )
-    samples = settings.pretrain.samples
-    pool = groups * (samples + ood_count(settings.pretrain.ood_pool, samples))
-    models = 2 + len(settings.methods) * len(settings.prompts)
-    rows = seeds * sum(
-        len(settings.axis_ratios(name)) * len(axis.splits) * settings.evaluation.prompts * models
-        for name, axis in settings.axes.items()
-    )
-    steps = sum(method.settings(settings.grpo).steps for method in settings.methods.values()) * len(
-        settings.prompts
-    )
-    theory, a_step = settings.theory, settings.grpo.prompts_per_step * settings.grpo.group_size
-    runs = count["theory"] - len(settings.axes)
-    drawn = (
-        runs * theory.steps * theory.pool * theory.group_size
-        + len(settings.axes) * 2 * theory.sampled_prompts * theory.samples
-    )
+    settings, grid = study.settings, study.grid
+    samples, cells = settings.pretrain.samples, len(grid.cells)
+    pool = len(grid.groups) * (samples + ood_count(settings.pretrain.ood_pool, samples))
+    splits = sum(len(settings.axes[cell["axis"]].splits) for cell in grid.cells)
+    rows = splits * settings.evaluation.prompts * len(grid.stages)
+    steps = sum(method.settings(settings.rl).steps for method in study.methods.values())
+    theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
+    converged = len(grid.theory_runs) * theory.steps * theory.pool * theory.group_size
+    sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
     return {
         "data": pool / rates.data_samples_per_s + pool / rates.summary_samples_per_s,
-        "pretrain": count["pretrain"] * samples / rates.pretrain_samples_per_s,
-        "sft": count["sft"] * settings.sft.epochs * settings.sft.samples / rates.sft_samples_per_s,
-        "grpo": count["pretrain"] * steps * rates.grpo_step_s,
+        "pretrain": cells * samples / rates.pretrain_samples_per_s,
+        "sft": cells * settings.sft.epochs * settings.sft.samples / rates.sft_samples_per_s,
+        "rl": cells * steps * len(settings.trained_on) * rates.grpo_step_s,
         "evaluate": rows / rates.evaluate_prompts_per_s,
-        "theory": drawn / a_step * rates.grpo_step_s,
+        "theory": (converged + sampled) / a_step * rates.grpo_step_s,
         "figures": 0.0,
     }
 
 
-def disk(settings: Settings, rates: Rates, at_once: int) -> dict[str, float]:
+def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
     """Bytes by kind.
 
-    models       cells x models of a cell x 4 bytes a parameter (tokenizer and logs, tens of kB a model, are not counted)
+    models       models x 4 bytes a parameter (tokenizer and logs, tens of kB each, not counted)
     pools        groups x (1 + ood_pool) N samples
-    checkpoints  weights and two moments, 12 bytes a parameter, of `at_once` training jobs; gone when they end
+    checkpoints  weights and two moments, 12 bytes a parameter, of `at_once` training jobs
     """
+    settings, count = study.settings, jobs(study)
     size = FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
-    count = jobs(settings)
-    groups = len(settings.axes) * len(settings.seeds)
-    samples = settings.pretrain.samples + ood_count(
-        settings.pretrain.ood_pool, settings.pretrain.samples
-    )
+    samples = settings.pretrain.samples
+    pool = samples + ood_count(settings.pretrain.ood_pool, samples)
     return {
-        "models": (count["pretrain"] + count["sft"] + count["grpo"]) * size,
-        "pools": groups * samples * rates.pool_bytes_per_sample,
-        "checkpoints": min(at_once, max(count["pretrain"], count["grpo"])) * 3 * size,
+        "models": (count["pretrain"] + count["sft"] + count["rl"]) * size,
+        "pools": len(study.grid.groups) * pool * rates.pool_bytes_per_sample,
+        "checkpoints": min(at_once, max(count["pretrain"], count["rl"])) * 3 * size,
     }
 
 
-def plan(settings: Settings, rates: Rates, at_once: int = 100) -> dict[str, Any]:
-    """The whole plan, JSON-able: parameters, rows by stage, totals in GPU-hours and core-hours, disk.
+def plan(study: Study, rates: Rates, at_once: int = 100) -> dict[str, Any]:
+    """The whole plan, JSON-able: parameters, rows by stage, totals of hours, disk.
 
-    A stage's hours are (work + jobs x start-up) / 3600, times the GPUs of a job, or, if it has none, times its CPU threads.
+    A stage's hours are (work + jobs x start-up) / 3600, times the GPUs of a job, or, if it has
+    none, times its CPU threads.
     """
-    count, work = jobs(settings), work_seconds(settings, rates)
+    settings, count, work = study.settings, jobs(study), work_seconds(study, rates)
     stages, totals = {}, {"GPU": 0.0, "core": 0.0}
     for stage in count:
         gpus = getattr(settings.resources, stage).gpus
@@ -219,7 +157,7 @@ def plan(settings: Settings, rates: Rates, at_once: int = 100) -> dict[str, Any]
             "hours_each": hours / count[stage] if count[stage] else 0.0,
         }
         totals[unit] += hours
-    space = disk(settings, rates, at_once)
+    space = disk(study, rates, at_once)
     return {
         "run": settings.run,
         "parameters": parameters(settings.model, len(Vocabulary(settings.world.nodes))),
@@ -232,28 +170,49 @@ def plan(settings: Settings, rates: Rates, at_once: int = 100) -> dict[str, Any]
     }
 
 
-def find_rates(given: Mapping[str, float | None], file: str | Path, scale: str) -> Rates:
-    """Rates given, else those of the file's entry for this scale. Raises ConfigError, naming the options, if some are missing."""
-    try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8")) if Path(file).exists() else {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: {error}") from None
-    known = entries.get(scale, {}) if isinstance(entries, dict) else None
-    if not isinstance(known, dict):
+def find_rates(
+    given: Mapping[str, float | None],
+    file: str | Path,
+    settings: Settings,
+    scale: str | None = None,
+) -> Rates:
+    """Rates given, else those of an entry of the file.
+
+    The entry is that of `scale`, or of the run's name, or the first that was measured with the same
+    model. Raises ConfigError, naming the options, if rates are missing.
+    """
+    entries = _entries(file)
+    names = [name for name in (scale or settings.run,) if name in entries]
+    if not names and not scale:
+        model = settings.model.model_dump()
+        names = [name for name, entry in entries.items() if entry.get("model") == model]
+    known = entries[names[0]] if names else {}
+    values = {name: known[name] for name in Rates.model_fields if name in known}
+    values |= {name: value for name, value in given.items() if value is not None}
+    if missing := [_option(name) for name in Rates.model_fields if name not in values]:
+        wanted = repr(names[0] if names else scale or settings.run)
         raise ConfigError(
-            f'{file}: must hold an entry {{"rate": number, ...}} for each scale, such as {scale!r}'
-        )
-    found = {name: known[name] for name in Rates.model_fields if name in known}
-    found |= {name: value for name, value in given.items() if value is not None}
-    if missing := [_option(name) for name in Rates.model_fields if name not in found]:
-        raise ConfigError(
-            f"no rate for {scale!r} in {file}: name another entry with --scale, or give {' '.join(missing)}"
+            f"no rate for {wanted} in {file}: name an entry with --scale "
+            f"({', '.join(entries) or 'there is none'}), or give {' '.join(missing)}"
         )
     try:
-        return Rates(**found)
+        return Rates(**values)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{_option(str(first['loc'][0]))}: {first['msg']}") from None
+
+
+def _entries(file: str | Path) -> dict[str, dict[str, Any]]:
+    """The entries of a file of rates by scale; none if it is missing."""
+    try:
+        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        raise ConfigError(f'{file}: must hold an entry {{"rate": number, ...}} for each scale')
+    return entries
 
 
 def _option(name: str) -> str:
@@ -262,36 +221,22 @@ def _option(name: str) -> str:
 
 def render(result: Mapping[str, Any]) -> str:
     """The plan as a table."""
-    lines = [
-        f"{result['run']}: {result['parameters'] / 1e6:.2f}M parameters, {result['jobs']} jobs",
-        "",
-    ]
+    size = result["parameters"] / 1e6
+    lines = [f"{result['run']}: {size:.2f}M parameters, {result['jobs']} jobs", ""]
     lines.append(f"{'stage':12}{'jobs':>8}{'hours each':>14}{'hours':>14}")
     for name, row in result["stages"].items():
-        lines.append(
-            f"{name:12}{row['jobs']:>8}{row['hours_each']:>14.4f}{row['hours']:>14.2f} {row['unit']}-hours"
-        )
-    lines += [
-        "",
-        f"{'total':12}{result['gpu_hours']:.2f} GPU-hours, {result['core_hours']:.2f} core-hours",
-        "",
-    ]
-    lines += [f"{name:12}{size / 1e9:>12.3f} GB" for name, size in result["disk_bytes"].items()]
+        numbers = f"{row['jobs']:>8}{row['hours_each']:>14.4f}{row['hours']:>14.2f}"
+        lines.append(f"{name:12}{numbers} {row['unit']}-hours")
+    total = f"{result['gpu_hours']:.2f} GPU-hours, {result['core_hours']:.2f} core-hours"
+    lines += ["", f"{'total':12}{total}", ""]
+    lines += [f"{name:12}{bytes_ / 1e9:>12.3f} GB" for name, bytes_ in result["disk_bytes"].items()]
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the plan of a configuration, and write it as JSON if asked to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m grpo_origin.cost", description="What a sweep will cost: jobs, hours, disk."
-    )
-    parser.add_argument(
-        "--configfile", nargs="*", default=[], help=f"YAML files merged over {BASE}"
-    )
-    parser.add_argument(
-        "--rates", default=RATES, help=f"JSON file of measured rates by scale (default {RATES})"
-    )
-    parser.add_argument("--scale", help="entry of the rates file (default: the run's name)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `grpo-origin cost`, but for `--config`."""
+    parser.add_argument("--rates", help="JSON file of measured rates by scale (default: shipped)")
+    parser.add_argument("--scale", help="its entry (default: the run's name, or its model's)")
     parser.add_argument(
         "--at-once",
         type=int,
@@ -301,25 +246,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", help="write the plan to this file as well")
     for name, field in Rates.model_fields.items():
         parser.add_argument(_option(name), type=float, metavar="X", help=field.description)
-    options = parser.parse_args(arguments)
-    try:
-        if options.at_once < 1:
-            raise ConfigError(f"--at-once: must be at least 1, not {options.at_once}")
-        settings = read_settings(BASE, *options.configfile)
-        given = {name: getattr(options, name) for name in Rates.model_fields}
-        result = plan(
-            settings,
-            find_rates(given, options.rates, options.scale or settings.run),
-            options.at_once,
-        )
-        if options.json:
-            Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: --json: {error}")
+
+
+def run(options: argparse.Namespace, shipped: Path) -> None:
+    """Print the plan of a configuration, and write it as JSON if asked to; raises ConfigError."""
+    if options.at_once < 1:
+        raise ConfigError(f"--at-once: must be at least 1, not {options.at_once}")
+    study = read_study(shipped / "config.yaml", *options.config)
+    given = {name: getattr(options, name) for name in Rates.model_fields}
+    file = options.rates or shipped / "rates.json"
+    result = plan(study, find_rates(given, file, study.settings, options.scale), options.at_once)
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(render(result))
-
-
-if __name__ == "__main__":
-    main()

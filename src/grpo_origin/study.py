@@ -1,4 +1,7 @@
-"""A run, checked by every room: what the workflow, the command line and the cost plan start from."""
+"""A run, checked by every room.
+
+The workflow, the command line and the cost plan start from here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_origin.config.grid import Grid
-from grpo_origin.config.load import load_settings, merged, read_yaml
+from grpo_origin.config.load import load_settings, read_config
 from grpo_origin.config.paths import Paths
 from grpo_origin.config.schema import Settings
 from grpo_origin.data.strings import check_string_space
@@ -49,7 +52,4 @@ def open_study(config: Mapping[str, Any]) -> Study:
 
 def read_study(*files: str | Path) -> Study:
     """The study of YAML files, each merged over those before it; raises ConfigError."""
-    config: dict[str, Any] = {}
-    for file in files:
-        config = merged(config, read_yaml(file))
-    return open_study(config)
+    return open_study(read_config(*files))

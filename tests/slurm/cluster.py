@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged")
 PATH = os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin"])
 
-# The smallest sweep with every stage. A job that lives less than half a minute must not be asked to end two minutes before its limit.
+# The smallest sweep with every stage.
 TINY = {
     "run": "tiny",
     "seeds": [0],
@@ -34,10 +34,10 @@ TINY = {
     "model": {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32},
     "pretrain": {"samples": 1280},
     "sft": {"samples": 128, "epochs": 1},
-    "grpo": {"steps": 3, "prompts_per_step": 2, "group_size": 2},
+    "rl": {"steps": 3, "prompts_per_step": 2, "group_size": 2},
     "evaluation": {"prompts": 32},
+    "numerics": {"device": "cpu"},
     "runtime": {
-        "device": "cpu",
         "checkpoint_seconds": 2,
         "lease_seconds": 12,
         "lease_wait_seconds": 60,
@@ -50,7 +50,8 @@ def missing():
     """Why SLURM can't be had here, or None."""
     absent = [name for name in COMMANDS if not shutil.which(name, path=PATH)]
     if absent:
-        return f"not installed: {', '.join(absent)} (Debian packages slurmctld, slurmd, slurm-client, munge)"
+        packages = "Debian packages slurmctld, slurmd, slurm-client, munge"
+        return f"not installed: {', '.join(absent)} ({packages})"
     if os.geteuid():
         return "needs root: fake GPUs are device files"
     if not (BIN / "snakemake").exists():
@@ -83,8 +84,8 @@ class Cluster:
     environ: dict = field(default_factory=dict)
 
     def up(self):
-        self.environ = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         """Start it. Raises Occupied where a SLURM is already."""
+        self.environ = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         started = subprocess.run(
             [HERE / "up.sh", self.folder, str(_free_ports(3))], env=self.environ, timeout=120
         )
@@ -221,6 +222,10 @@ class Checkout:
 
     def checkpoint(self, ratio, name="pretrain"):
         return self.results("checkpoints", "depth", "seed~0", f"ood~{ratio}", name)
+
+    def saved(self, ratio):
+        """A function that says whether there is a whole checkpoint."""
+        return lambda: any(self.checkpoint(ratio).glob("step-*"))
 
     def log(self, ratio, rule="pretrain"):
         path = self.results("logs", rule, "depth", "seed~0", f"ood~{ratio}.log")

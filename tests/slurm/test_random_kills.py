@@ -20,7 +20,7 @@ RATIOS = ["0", "0.1", "0.2", "0.3", "0.4"]  # enough work that it is not done be
 
 
 class Disturber:
-    """Kills the controller, a job (by scancel, SIGTERM or SIGKILL to its training process) or a node's daemon."""
+    """Kills the controller, a job (by scancel or a signal to its training) or a node's daemon."""
 
     def __init__(self, cluster, checkout, config, targets):
         self.cluster, self.checkout, self.config, self.targets = cluster, checkout, config, targets
@@ -93,7 +93,7 @@ class Disturber:
                 self.say(f"{node} is back")
 
     def run(self):
-        """Kill until it is enough, then let the sweep end; return the exit status of its last controller."""
+        """Kill until it is enough, let the sweep end; the exit status of its last controller."""
         deadline = time.monotonic() + 60 * MINUTES
         pause = time.monotonic() + 20
         try:
@@ -102,7 +102,7 @@ class Disturber:
                 code = self.controller.poll()
                 if code is not None:
                     self.say(
-                        f"the controller ended with status {code} after {sum(self.counts.values())} kills"
+                        f"status {code} of the controller after {sum(self.counts.values())} kills"
                     )
                     if code == 0 and not self.dead:
                         return code
@@ -117,7 +117,8 @@ class Disturber:
                     pause = time.monotonic() + self.random.uniform(3, 12)
                 time.sleep(0.3)
             raise AssertionError(
-                f"not done after {MINUTES} minutes: {(self.checkout.folder / 'kills.log').read_text()[-4000:]}"
+                f"not done after {MINUTES} minutes: "
+                + (self.checkout.folder / "kills.log").read_text()[-4000:]
             )
         finally:
             end(self.controller)

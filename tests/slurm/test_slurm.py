@@ -45,7 +45,7 @@ def steps(checkout, ratio):
 
 
 def assert_undisturbed(sweep, reference, ratio):
-    """The final weights are those of an undisturbed run, every step was logged once, and nothing is left over."""
+    """Final weights as of an undisturbed run, every step logged once, and nothing left over."""
     assert sweep.weights(ratio) == reference.weights(ratio)
     assert steps(sweep, ratio) == list(range(1, STEPS + 1))
     assert not sweep.checkpoint(ratio).exists()
@@ -82,7 +82,7 @@ def test_job_sees_what_it_was_given(sweep):
 
 
 def test_disturbed_jobs_resume(cluster, sweep, reference):
-    """scancel, SIGTERM to the process, and SLURM's warning before a limit that all these jobs run into."""
+    """scancel, SIGTERM to the process, and SLURM's warning before a limit that all run into."""
     profile = (sweep.folder / "profiles/slurm/config.yaml").read_text()
     (sweep.folder / "short").mkdir(exist_ok=True)
     (sweep.folder / "short/config.yaml").write_text(profile.replace("TERM@120", "TERM@15"))
@@ -100,7 +100,7 @@ def test_disturbed_jobs_resume(cluster, sweep, reference):
     try:
         for how in ("scancel", "sigterm"):
             ratio = DISTURBED[how]
-            saved = (sweep.checkpoint(ratio) / "state.safetensors").exists
+            saved = sweep.saved(ratio)
             owner = until(
                 lambda ratio=ratio, saved=saved: saved() and sweep.owner(ratio),
                 120,
@@ -127,7 +127,7 @@ def test_resume_after_the_controller_was_killed(cluster, sweep, reference):
     first = sweep.start(config, sweep.target(ORPHAN), profile="slurm", slow=1.5, log="killed.log")
     try:
         orphan = until(lambda: sweep.owner(ORPHAN), 60, "the training job")
-        until((sweep.checkpoint(ORPHAN) / "state.safetensors").exists, 40, "a checkpoint")
+        until(sweep.saved(ORPHAN), 40, "a checkpoint")
     finally:
         end(first)
     assert cluster.jobs("pretrain") == [orphan["job"]]
@@ -161,7 +161,7 @@ def test_job_of_a_dead_node_is_requeued(cluster, sweep, reference):
     node = None
     try:
         owner = until(lambda: sweep.owner(NODE), 60, "the training job")
-        until((sweep.checkpoint(NODE) / "state.safetensors").exists, 40, "a checkpoint")
+        until(sweep.saved(NODE), 40, "a checkpoint")
         node = cluster.state(owner["job"])["NodeList"]
         cluster.kill_node(node)
         until(

@@ -1,10 +1,9 @@
-# The grid of cells: settings, paths, wildcards, and what each stage depends on.
+# What all rules share: the run's settings, grid and paths, and what is set up around its jobs.
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
-
-import yaml
 
 # Jobs run the code of this checkout, installed or not.
 SOURCE = str(Path(workflow.basedir) / "src")
@@ -14,14 +13,15 @@ os.environ.update(
 )
 
 from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from grpo_origin.config.fields import ConfigError
-from grpo_origin.config.grid import DATA_FILES, PROMPT_SETS
-from grpo_origin.config.notation import ood_count
-from grpo_origin.config.paths import rl_stage
 from grpo_origin.jobs import prefork
-from grpo_origin.jobs.files import hold_alone
+from grpo_origin.jobs.files import hold_alone, write_json
 from grpo_origin.jobs.fingerprint import code_fingerprint
+from grpo_origin.jobs.provenance import content_fingerprint
+from grpo_origin.report.figures import figures_of
+from grpo_origin.report.registry import PAGE_TEMPLATE, SHOWN_TABLES
 from grpo_origin.study import open_study
 
 try:
@@ -33,56 +33,17 @@ try:
 except ConfigError as error:
     sys.exit(f"config error: {error}")
 
-# Each job prints a line of its own when it is done (grpo_origin.job); these would add three.
-SCHEDULER_CHATTER = ("Select jobs to execute", "Execute ", "Finished jobid")
-logger.addFilter(lambda record: not str(record.msg).startswith(SCHEDULER_CHATTER))
-
-CELL = {"axis": "{axis}", "seed": "{seed}", "ratio": "{ratio}"}
-STAGE_NAMES = [stage.name for stage in GRID.stages]
-PROMPT_COUNTS = {
-    "sft": {"samples": SETTINGS.sft.samples},
-    "grpo": {"prompts": STUDY.rl_prompts, "sft_samples": SETTINGS.sft.samples},
-    "test": {"prompts": SETTINGS.evaluation.prompts},
-}
+# Wildcards that name an axis and seed, and those that name a cell.
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
-
-TABLES = (
-    "summary",
-    "seed_means",
-    "gains",
-    "seed_gains",
-    "mass_gains",
-    "seed_mass_gains",
-    "training",
-)
-REPORT_FOLDER = Path(workflow.basedir) / "workflow" / "report"
-FIGURE_KINDS = yaml.safe_load((REPORT_FOLDER / "figures.yaml").read_text(encoding="utf-8"))
-
-
-def _axes_of(per):
-    """The axes that a kind of figure is drawn for; [None] for a figure of the whole run."""
-    if per == "run" or (per == "theory" and any(map(SETTINGS.theory_ratios, SETTINGS.axes))):
-        return [None]
-    choose = {
-        "axis": lambda axis: True,
-        "mixed": lambda axis: axis.mixed,
-        "tasks": lambda axis: len(axis.ood) > 1,
-        "theory": lambda axis: False,
-        "methods": lambda axis: len(SETTINGS.methods) > 1,
-    }[per]
-    return [name for name, axis in SETTINGS.axes.items() if choose(axis)]
-
+CELL = GROUP | {"ratio": "{ratio}"}
+STAGE_NAMES = [stage.name for stage in GRID.stages]
 
 # Name of each figure -> its kind and axis.
-FIGURES = {
-    f"{kind}-{axis}" if axis else kind: (kind, axis)
-    for kind, about in FIGURE_KINDS.items()
-    for axis in _axes_of(about["per"])
-}
+FIGURES = figures_of(SETTINGS)
 
 
 def _alternatives(values):
-    """A pattern of these values, shared beginnings once: a plain list of 10,000 seeds would be tried one by one."""
+    """A pattern of values, shared beginnings once: of a plain list each would be tried in turn."""
     endings = {}
     for value in dict.fromkeys(map(str, values)):
         endings.setdefault(value[:1], []).append(value[1:])
@@ -92,55 +53,125 @@ def _alternatives(values):
     return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
 
 
+wildcard_constraints:
+    axis=_alternatives(SETTINGS.axes),
+    seed=_alternatives(SETTINGS.seeds),
+    ratio=_alternatives(cell["ratio"] for cell in GRID.cells),
+    method=_alternatives(METHODS),
+    trained_on=_alternatives(SETTINGS.trained_on),
+
+
+# --- params: a job runs again when one of them changes, and only then
+
+
 def code_of(script, *more):
-    """Digest of what a rule's script and whatever it imports do, and further modules of the package."""
+    """Digest of a rule's script with all it imports, and of further modules of the package."""
     modules = [Path(SOURCE) / "grpo_origin" / f"{name}.py" for name in more]
     return code_fingerprint(
         Path(workflow.basedir) / "workflow" / "scripts" / f"{script}.py", *modules
     )
 
 
-wildcard_constraints:
-    axis=_alternatives(SETTINGS.axes),
-    seed=_alternatives(SETTINGS.seeds),
-    ratio=_alternatives(cell["ratio"] for cell in GRID.cells),
-    trained_on="id|ood",
-
-
 def settings_of(*sections):
-    """The settings a stage depends on, as params: a change makes the stage run again, any other change does not."""
-    return {section: getattr(SETTINGS, section).model_dump() for section in sections}
+    """Sections of the settings, and which job it is: another cell's result is not its own."""
+    values = {section: getattr(SETTINGS, section).model_dump() for section in sections}
+    return values | {"job": lambda wildcards: dict(wildcards.items())}
 
 
 def axis_of(wildcards):
-    """The tasks of an axis, as params; its ratios are no part of the data, its mixed splits part of the test prompts only."""
+    """Tasks of an axis; ratios are no part of data, mixed splits part of the test prompts only."""
     left_out = {"ratios", "theory"} | (set() if wildcards.get("set") == "test" else {"mixed"})
     return SETTINGS.axes[wildcards.axis].model_dump(exclude=left_out)
 
 
+# --- resources: never a reason to run again
+
+
+def gpu_is_visible():
+    """Whether a job of this machine would take a GPU; asked without torch, which takes seconds."""
+    if SETTINGS.numerics.device == "cpu":
+        return False
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return given.strip() not in ("", "-1")
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.stdout.startswith("GPU")
+
+
+SEES_GPU = workflow.is_main_process and gpu_is_visible()
+USES_GPU = ("pretrain", "sft", "rl", "evaluate", "theory")
+
+
+# A cluster counts its GPUs itself: profiles/default bounds those of a local run only.
+resource_scopes:
+    gpu="local",
+
+
 def cluster(stage):
-    """What a job of a stage asks a cluster for; memory and time grow with the attempt. Resources never cause a rerun."""
+    """What a job of a stage asks for; memory and time grow with the attempt.
+
+    On a machine with a GPU every job that would take it asks for it, so that one does at a time.
+    """
     asked = getattr(SETTINGS.resources, stage)
     resources = {
         "mem_mb": lambda wildcards, attempt: asked.mem_mb * attempt,
         "runtime": lambda wildcards, attempt: asked.minutes * attempt,
     }
-    return resources | ({"gpu": asked.gpus} if asked.gpus else {})
+    if asked.gpus:
+        resources["gpu"] = asked.gpus
+    elif SEES_GPU and stage in USES_GPU:
+        resources["gpu"] = lambda wildcards: int(workflow.local_exec)
+    return resources
 
 
-# Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see profiles/default);
-# this one is let go by the kernel. Local jobs are then forked from one process that has the imports done; on a cluster
-# each job starts by itself.
+# --- around the run
+
+OUTDATED = set()  # outputs that are there but were not made by these jobs: plan.smk
+
+
+def remake_outdated(wildcards):
+    """No input. Asked while Snakemake plans, after it has read its own `--forcerun`: adds to that.
+
+    Every plan has a job of pretraining_data or prompts, whose rules ask. Only outputs that a plan
+    has anyway are made again.
+    """
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(OUTDATED)
+    return []
+
+
+# Each job prints a line of its own when it is done (jobs/job.py); the scheduler would add three.
+CHATTER = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED)
+SELECTING = "Select jobs to execute..."  # this one is no event
+
+
+def is_worth_a_line(record):
+    return getattr(record, "event", None) not in CHATTER and record.msg != SELECTING
+
+
+for handler in logger.handlers:
+    if handler.name == "DefaultStreamHandler":  # Snakemake's log file keeps everything
+        handler.addFilter(is_worth_a_line)
+
+
+# Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see
+# profiles/default); this one is let go by the kernel. Local jobs are then forked from one process
+# that has the imports done; not where they take a GPU, and on a cluster each job starts by itself.
 onstart:
     if workflow.is_main_process:
         try:
             hold_alone(f"{PATHS.root}/.controller")
         except RuntimeError as error:
             sys.exit(f"error: {error}")
-        # Every look at the queue under Snakemake's default limit (100 new jobs a second) plans another one a second later, so
-        # that they add up: after 300 jobs the controller looks 300 times a second. A limit that the user sets stays.
+        write_json(PATHS.settings, recorded_settings())
+        # Under any limit on new jobs a second (100 by default, and no option for none) each look at
+        # the queue plans another one a second later, so that they add up: after 300 jobs the
+        # controller looks 300 times a second. A limit that the user sets stays.
         limit = workflow.scheduling_settings.max_jobs_per_timespan
         if limit and (limit.max_jobs, limit.timespan) == (100, 1):
             workflow.scheduler.job_rate_limiter = None
-        if workflow.local_exec and SETTINGS.runtime.prefork:
+        if workflow.local_exec and SETTINGS.runtime.prefork and not SEES_GPU:
             prefork.start()

@@ -1,8 +1,18 @@
-# World -> pretraining pools, SFT samples, GRPO prompts, test prompts; one rule each, so that a changed setting makes
-# only what it affects again.
+# World -> pretraining pools, SFT samples, RL prompts, test prompts; one rule each, so that a
+# changed setting makes only what it affects again.
+from grpo_origin.config.grid import DATA_FILES, PROMPT_SETS
+from grpo_origin.config.notation import ood_count
+
+PROMPT_COUNTS = {
+    "sft": {"samples": SETTINGS.sft.samples},
+    "grpo": {"prompts": STUDY.rl_prompts, "sft_samples": SETTINGS.sft.samples},
+    "test": {"prompts": SETTINGS.evaluation.prompts},
+}
 
 
 rule pretraining_data:
+    input:
+        remake_outdated,
     output:
         id=PATHS.data(**GROUP, name="pretrain-id"),
         ood=PATHS.data(**GROUP, name="pretrain-ood"),
@@ -23,6 +33,8 @@ rule pretraining_data:
 
 
 rule prompts:
+    input:
+        remake_outdated,
     output:
         PATHS.data(**GROUP, name="{set}"),
     log:

@@ -1,4 +1,6 @@
 # RL from the SFT model, one job a method and split of prompts.
+from grpo_origin.config.paths import rl_stage
+
 RL_STAGE = rl_stage("{trained_on}", "{method}")
 RL_CODE = {name: code_of("rl", f"rl/methods/{name}") for name in METHODS}
 
@@ -11,8 +13,6 @@ rule rl:
         directory(PATHS.stage(**CELL, stage=RL_STAGE)),
     log:
         PATHS.log("rl", "{axis}", "seed~{seed}", "ood~{ratio}", RL_STAGE),
-    wildcard_constraints:
-        method=_alternatives(METHODS),
     threads: SETTINGS.runtime.threads
     resources:
         **cluster("rl"),

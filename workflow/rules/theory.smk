@@ -1,8 +1,6 @@
-# Theory against practice: RL to convergence for the cells an axis names under `theory`, and sampling as a check of exact masses.
-# theory: one row a run and pool; theory_prompts: one row a prompt; theory_trace: the course of each run.
-THEORY_TABLES = (["theory", "theory_prompts", "theory_trace"] if GRID.theory_runs else []) + [
-    "sampling"
-]
+# Theory against practice: RL to convergence for the cells an axis names under `theory`, and
+# sampling as a check of exact masses.
+from grpo_origin.config.grid import CONVERGED_METHODS
 
 
 rule converge:
@@ -16,7 +14,7 @@ rule converge:
     log:
         PATHS.log("theory", "{axis}", "seed~{seed}", "ood~{ratio}", "{method}~{beta}"),
     wildcard_constraints:
-        method="rloo|grpo",
+        method="|".join(CONVERGED_METHODS),
         beta=r"[0-9.]+",
     threads: SETTINGS.runtime.threads
     resources:
@@ -24,7 +22,7 @@ rule converge:
     params:
         **settings_of("world", "evaluation", "numerics"),
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_of("converge", "rl/methods/grpo", "rl/methods/rloo"),
+        code=code_of("converge", *(f"rl/methods/{name}" for name in CONVERGED_METHODS)),
     script:
         "../scripts/converge.py"
 
@@ -47,26 +45,6 @@ rule sampling:
         code=code_of("sampling"),
     script:
         "../scripts/sampling.py"
-
-
-rule theory_tables:
-    input:
-        runs=[PATHS.theory(**run) for run in GRID.theory_runs],
-        traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
-        samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
-    output:
-        csv=[PATHS.table(name, "csv") for name in THEORY_TABLES],
-        parquet=[PATHS.table(name, "parquet") for name in THEORY_TABLES],
-    log:
-        PATHS.log("theory_tables"),
-    resources:
-        **cluster("figures"),
-    params:
-        names=THEORY_TABLES,
-        tolerance=SETTINGS.claims.bound_tolerance,
-        code=code_of("theory"),
-    script:
-        "../scripts/theory.py"
 
 
 rule theory:

@@ -1,7 +1,7 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(
-    snakemake.log[0],
+    snakemake,
     "{method} to convergence, beta {beta}, {axis} seed~{seed} ood~{ratio}".format(
         **snakemake.wildcards
     ),

@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job, runtime
 
-with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+with job(snakemake, "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
     from grpo_origin.evaluation.mass import evaluate
 
@@ -12,6 +12,7 @@ with job(snakemake.log[0], "evaluate {axis} seed~{seed} ood~{ratio}".format(**sn
         axis=snakemake.wildcards.axis,
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
+        learnt=params.learnt,
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),

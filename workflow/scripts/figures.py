@@ -1,20 +1,14 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "figures"):
-    from pathlib import Path
-
-    import pandas as pd
-
-    from grpo_origin.report.figures import DRAW, of_method, read_tables
-    from grpo_origin.report.plotting import save, style
+with job(snakemake, "figures"):
+    from grpo_origin.report.draw import draw_figures
 
     params = snakemake.params
-    tables = read_tables(dict(zip(params.tables, snakemake.input, strict=True)))
-    tables["run"] = pd.DataFrame([{"beta": params.beta}])
-    own = {name: of_method(table, params.method) for name, table in tables.items()}
-    with style():
-        for (kind, axis), png, pdf in zip(
-            params.figures, snakemake.output.png, snakemake.output.pdf, strict=True
-        ):
-            print(f"drawing {Path(png).stem}", flush=True)
-            save(DRAW[kind](tables if kind == "methods" else own, axis), png, pdf)
+    draw_figures(
+        params.figures,
+        snakemake.input,
+        snakemake.output.png,
+        snakemake.output.pdf,
+        method=params.method,
+        beta=params.beta,
+    )

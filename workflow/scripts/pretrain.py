@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job, runtime
 
-with job(snakemake.log[0], "pretrain {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+with job(snakemake, "pretrain {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import (
         NumericsSettings,
         ModelSettings,

@@ -1,14 +1,10 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "pretraining data {axis} seed~{seed}".format(**snakemake.wildcards)):
-    from grpo_origin.config.schema import AxisSettings
-    from grpo_origin.config.stages import WorldSettings
+with job(snakemake, "pretraining data {axis} seed~{seed}".format(**snakemake.wildcards)):
     from grpo_origin.data.pools import write_pool
     from grpo_origin.data.source import Source
 
     params = snakemake.params
-    source = Source(
-        WorldSettings(**params.world), AxisSettings(**params.axis), int(snakemake.wildcards.seed)
-    )
+    source = Source.of(params.world, params.axis, snakemake.wildcards.seed)
     for split, samples in params.samples.items():
         write_pool(source, split, samples, snakemake.output[split])

@@ -1,14 +1,10 @@
 from grpo_origin.jobs.job import job
 
-with job(snakemake.log[0], "{set} prompts {axis} seed~{seed}".format(**snakemake.wildcards)):
-    from grpo_origin.config.schema import AxisSettings
-    from grpo_origin.config.stages import WorldSettings
+with job(snakemake, "{set} prompts {axis} seed~{seed}".format(**snakemake.wildcards)):
     from grpo_origin.data.prompt_sets import write_grpo, write_sft, write_test
     from grpo_origin.data.source import Source
 
     params = snakemake.params
-    source = Source(
-        WorldSettings(**params.world), AxisSettings(**params.axis), int(snakemake.wildcards.seed)
-    )
+    source = Source.of(params.world, params.axis, snakemake.wildcards.seed)
     write = {"sft": write_sft, "grpo": write_grpo, "test": write_test}[snakemake.wildcards.set]
     write(source, path=snakemake.output[0], **params.counts)

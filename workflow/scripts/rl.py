@@ -1,11 +1,11 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(
-    snakemake.log[0],
+    snakemake,
     "{method} {axis} seed~{seed} ood~{ratio} on {trained_on}".format(**snakemake.wildcards),
 ):
     from grpo_origin.config.stages import NumericsSettings, RLSettings, WorldSettings
-    from grpo_origin.rl.trainer import train_rl
+    from grpo_origin.rl.stage import train_rl
     from grpo_origin.rl.method import find
     from grpo_origin.tasks.world import World
 

@@ -1,6 +1,6 @@
 from grpo_origin.jobs.job import job, runtime
 
-with job(snakemake.log[0], "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
+with job(snakemake, "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import NumericsSettings, SFTSettings, WorldSettings
     from grpo_origin.tasks.world import World
     from grpo_origin.training.loop import sft

@@ -1,4 +1,4 @@
-"""Types that settings are made of: numbers within bounds, ratios and KL weights as text, lists that name nothing twice.
+"""Types that settings are made of: bounded numbers, ratios as text, lists that name nothing twice.
 
 Used by every section of the schema and by the settings of RL methods.
 """

@@ -60,7 +60,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` merged over it, key by key as Snakemake does; a list replaces a list."""
+    """`base` with `changes` merged over it, key by key as Snakemake does; lists are replaced."""
     out = copy.deepcopy(dict(base))
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
@@ -68,12 +68,17 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
-def read_settings(*files: str | Path) -> Settings:
-    """Settings of YAML files, each merged over those before it; raises ConfigError."""
+def read_config(*files: str | Path) -> dict[str, Any]:
+    """The configuration of YAML files, each merged over those before it; raises ConfigError."""
     config: dict[str, Any] = {}
     for file in files:
         config = merged(config, read_yaml(file))
-    return load_settings(config)
+    return config
+
+
+def read_settings(*files: str | Path) -> Settings:
+    """Settings of YAML files, each merged over those before it; raises ConfigError."""
+    return load_settings(read_config(*files))
 
 
 def load_settings(config: Mapping[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ Alphabet = Literal["A", "B"]
 Split = Literal["id", "ood"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 ALPHABETS: tuple[str, ...] = get_args(Alphabet)
-SPLITS: tuple[str, ...] = get_args(Split)  # what can be trained on; test has mixed-k as well
+SPLITS: tuple[Split, ...] = get_args(Split)  # what can be trained on; test has mixed-k as well
 
 
 class TaskSpec(Section):

@@ -1,10 +1,12 @@
-"""Where everything lives: the one place that makes paths.
+"""Where everything lives: the one place that makes paths, and takes stage names apart.
 
-Every argument may be a value or a Snakemake wildcard such as `{axis}`, so rules and library share these functions.
+Every argument may be a value or a Snakemake wildcard such as `{axis}`, so that the rules, the
+command line and the library share these functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 BEFORE_RL = ("pretrain", "sft")
@@ -50,8 +52,9 @@ class Paths:
         return f"{self.root}/{axis}/seed~{seed}"
 
     def data(self, axis: str, seed: int | str, name: str) -> str:
-        """A data file: pretrain-id, pretrain-ood, sft, grpo, test (parquet) or summary (JSON)."""
-        return f"{self.group(axis, seed)}/data/{name}{'.json' if name == 'summary' else '.parquet'}"
+        """A data file: one of DATA_FILES, summary, or provenance."""
+        suffix = "json" if name in ("summary", "provenance") else "parquet"
+        return f"{self.group(axis, seed)}/data/{name}.{suffix}"
 
     def cell(self, axis: str, seed: int | str, ratio: str) -> str:
         """Folder of a cell: an axis, a seed and an OOD ratio."""
@@ -62,7 +65,7 @@ class Paths:
         return f"{self.cell(axis, seed, ratio)}/{stage}"
 
     def checkpoint(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
-        """State of an unfinished stage: outside of every declared output, so that a killed job finds it again."""
+        """State of an unfinished stage: outside of every output, so that a killed job finds it."""
         return f"{self.root}/checkpoints/{axis}/seed~{seed}/ood~{ratio}/{stage}"
 
     def evaluation(self, axis: str, seed: int | str, ratio: str) -> str:
@@ -72,8 +75,9 @@ class Paths:
     def theory(
         self, axis: str, seed: int | str, ratio: str, method: str, beta: str, trace: bool = False
     ) -> str:
-        """Masses before and after RL to convergence by a method at a KL weight, or the course of that run."""
-        return f"{self.cell(axis, seed, ratio)}/theory/{method}~{beta}{'~trace' if trace else ''}.parquet"
+        """Masses before and after RL to convergence at a KL weight, or the course of that run."""
+        name = f"{method}~{beta}{'~trace' if trace else ''}"
+        return f"{self.cell(axis, seed, ratio)}/theory/{name}.parquet"
 
     def sampling(self, axis: str, seed: int | str, ratio: str) -> str:
         """Sampled successes beside exact masses, of the cell's SFT model."""
@@ -83,9 +87,23 @@ class Paths:
         """A run-level table, suffix `csv` or `parquet`."""
         return f"{self.root}/tables/{name}.{suffix}"
 
+    def table_files(self, names: Iterable[str]) -> list[str]:
+        """Both files of each table."""
+        return [self.table(name, suffix) for name in names for suffix in ("csv", "parquet")]
+
+    @property
+    def tables_readme(self) -> str:
+        """What the tables of the run hold."""
+        return f"{self.root}/tables/README.md"
+
     def figure(self, name: str, suffix: str) -> str:
         """A figure, suffix `png` or `pdf`."""
         return f"{self.root}/figures/{name}.{suffix}"
+
+    @property
+    def settings(self) -> str:
+        """Settings that the run was last started with."""
+        return f"{self.root}/settings.json"
 
     @property
     def report(self) -> str:

@@ -39,22 +39,24 @@ from grpo_origin.config.stages import (
 
 
 class AxisSettings(Section):
-    """One axis of generalisation: which tasks are in distribution (ID) and which out of distribution (OOD)."""
+    """One axis of generalisation: which tasks are in (ID) and which out of distribution (OOD)."""
 
-    id: Tasks = Field(description="ID tasks: pretraining, SFT, GRPO on ID prompts, ID test.")
+    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
     ood: Tasks = Field(
-        description="OOD tasks: the OOD share of pretraining, GRPO on OOD prompts, OOD test."
+        description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
     )
     ratios: Ratios | None = Field(
         None, description="OOD ratios of this axis; the run's list when left out."
     )
     theory: Annotated[tuple[Ratio, ...], AfterValidator(distinct_ratios)] = Field(
         (),
-        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; those the axis lacks are left out.",
+        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; "
+        "those the axis lacks are left out.",
     )
     mixed: tuple[Count, ...] = Field(
         (),
-        description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their twin of the other alphabet.",
+        description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their "
+        "twin of the other alphabet.",
     )
 
     @model_validator(mode="after")
@@ -84,7 +86,7 @@ class AxisSettings(Section):
 
 
 class TheorySettings(Section):
-    """RL with a KL term to convergence on a fixed pool of prompts, against theory (target `theory`), and sampling as a check."""
+    """RL with a KL term to convergence on a fixed pool of prompts, and sampling as a check."""
 
     betas: Betas = Field(
         ("0.3", "1", "3"), description="Weights of the KL term; text as written names the files."
@@ -93,7 +95,7 @@ class TheorySettings(Section):
     seeds: Count = Field(1, description="Run for the first so many seeds.")
     pool: Count = Field(
         16,
-        description="Prompts trained on, at evenly spaced ranks of starting mass; each step uses all of them.",
+        description="Prompts trained on, evenly spaced ranks of starting mass; each step uses all.",
     )
     steps: Count = Field(100, description="Optimiser steps.")
     group_size: Whole = Field(
@@ -113,7 +115,7 @@ class TheorySettings(Section):
 
 
 class ClaimsSettings(Section):
-    """Rules of the claims ledger, fixed before the results are seen. Effects are changes of mean correct mass."""
+    """Rules of the claims ledger, fixed before the results are seen; effects are of mean mass."""
 
     significance: Number = Field(
         0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance."
@@ -129,12 +131,15 @@ class ClaimsSettings(Section):
         (0.1, 0.9), description="From and to this starting mass a prompt is partly right."
     )
     saturated: Rate = Field(0.95, description="From this starting mass on a prompt is saturated.")
+    learnt: Rate = Field(
+        0.5, description="A model whose mean ID mass after SFT is below this gets a warning."
+    )
     broken: Rate = Field(
         0.5, description="Foreign tokens break a prompt if they take more than this mass from it."
     )
     band_prompts: Count = Field(
         20,
-        description="A seed counts in a band or bin of starting mass if it has this many prompts there.",
+        description="A seed counts in a band of starting mass if it has this many prompts there.",
     )
     bound_tolerance: Number = Field(
         0.01, ge=0, lt=1, description="Mass above the bound by no more than this is not above it."
@@ -157,7 +162,8 @@ class RuntimeSettings(Section):
 
     prefork: bool = Field(
         True,
-        description="Fork local jobs from one process with the imports done (Linux); off, each job imports by itself.",
+        description="Fork local jobs from one process with the imports done (Linux); off, each job "
+        "imports by itself.",
     )
     threads: Whole = Field(
         1,
@@ -173,13 +179,14 @@ class RuntimeSettings(Section):
     )
     scratch: str | None = Field(
         None,
-        description="Node-local folder for temporary files, environment variables allowed (`$SLURM_TMPDIR`); TMPDIR when left out.",
+        description="Node-local folder for temporary files, environment variables allowed "
+        "(`$SLURM_TMPDIR`); TMPDIR when left out.",
     )
     lease_seconds: Number = Field(
         120.0,
         ge=5,
         le=10**6,
-        description="Seconds without a sign of life after which another job takes a training stage over.",
+        description="Seconds without a sign of life after which another job takes a stage over.",
     )
     lease_wait_seconds: Number = Field(
         1800.0,
@@ -203,7 +210,7 @@ class StageResources(Section):
         60,
         ge=1,
         le=10**6,
-        description="Time limit in minutes at the first attempt; attempt n asks for n times as much.",
+        description="Time limit in minutes at the first attempt; attempt n asks for n times more.",
     )
 
 
@@ -215,7 +222,7 @@ class ResourceSettings(Section):
     )
     prompts: StageResources = Field(
         StageResources(mem_mb=1000, minutes=10),
-        description="SFT samples, GRPO prompts, test prompts.",
+        description="SFT samples, RL prompts, test prompts.",
     )
     pretrain: StageResources = Field(StageResources(), description="Pretraining.")
     sft: StageResources = Field(StageResources(minutes=20), description="SFT.")
@@ -232,13 +239,13 @@ class ResourceSettings(Section):
 def _method_entries(entries: Any) -> Any:
     """The `methods` list, each entry a name or `{name: {setting: value}}`, as settings by name.
 
-    Raises ValueError if an entry is neither or a name comes twice; `rl.method` checks the settings.
+    Raises ValueError if an entry is neither or comes twice; `rl.method` checks the settings.
     """
     if isinstance(entries, dict):  # as dumped
         return entries
     if not isinstance(entries, (list, tuple)) or not entries:
         raise ValueError("write a list of method names, such as [grpo, dapo]")
-    found: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
     for entry in entries:
         named = {entry: {}} if isinstance(entry, str) else entry
         if not isinstance(named, dict) or len(named) != 1:
@@ -246,10 +253,10 @@ def _method_entries(entries: Any) -> Any:
         ((name, settings),) = named.items()
         if not isinstance(settings := settings or {}, dict):
             raise ValueError(f"{entry!r} is not a method: write a name, or {{name: {{...}}}}")
-        if name in found:
+        if name in methods:
             raise ValueError(f"method {name} is listed twice: name each once")
-        found[name] = settings
-    return found
+        methods[name] = settings
+    return methods
 
 
 class Settings(Section):
@@ -258,7 +265,8 @@ class Settings(Section):
     run: str = Field(
         max_length=NAME_LENGTH,
         pattern=f"^{NAME}$",
-        description=f"Name of the run, at most {NAME_LENGTH} characters: results go to results/{{run}}.",
+        description=f"Name of the run, at most {NAME_LENGTH} characters: results go to "
+        "results/{run}.",
     )
     seeds: Seeds = Field(description="Seeds: each is a world, its data and its models.")
     ratios: Ratios = Field(
@@ -295,11 +303,13 @@ class Settings(Section):
             for ratio in self.axis_ratios(name):
                 if Decimal(ratio) > Decimal(self.pretrain.ood_pool):
                     raise ValueError(
-                        f"axes.{name}.ratios: {ratio} is larger than pretrain.ood_pool ({self.pretrain.ood_pool})"
+                        f"axes.{name}.ratios: {ratio} is larger than "
+                        f"pretrain.ood_pool ({self.pretrain.ood_pool})"
                     )
                 if Decimal(ratio) > 0 and not ood_count(ratio, self.pretrain.samples):
                     raise ValueError(
-                        f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to none: use 0 or a larger ratio"
+                        f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to "
+                        "none: use 0 or a larger ratio"
                     )
             tasks = max(len(axis.id), len(axis.ood))
             if self.evaluation.prompts < tasks:
@@ -318,7 +328,7 @@ class Settings(Section):
 
     @property
     def main_method(self) -> str:
-        """The method that figures of one method show: plain GRPO, or the first if it is not there."""
+        """The method that figures of one method show: plain GRPO, or the first there is."""
         return "grpo" if "grpo" in self.methods else next(iter(self.methods))
 
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
@@ -330,5 +340,5 @@ class Settings(Section):
         return tuple(ratio for ratio in self.axes[axis].theory if ratio in self.axis_ratios(axis))
 
     def sampled_ratio(self, axis: str) -> str:
-        """Ratio at which sampling is checked: the second largest, where masses are neither 0 nor 1."""
+        """Ratio at which sampling is checked: the second largest, with masses between 0 and 1."""
         return sorted(self.axis_ratios(axis), key=Decimal)[-2:][0]

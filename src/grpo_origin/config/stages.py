@@ -86,7 +86,7 @@ class PretrainSettings(OptimiserSettings):
     """Pretraining from scratch: next-token loss on every token, one pass over fresh samples."""
 
     samples: Whole = Field(
-        32_000, ge=1, le=10**11, description="Samples N, the same for every ratio (paper: 67M)."
+        32_000, ge=1, lt=10**9, description="Samples N, the same for every ratio (paper: 67M)."
     )
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")

@@ -1,1 +1,1 @@
-"""What models see: pools, prompt sets, and a summary that checks them."""
+"""What models see: pools, prompt sets, mixtures, and a summary that checks them."""

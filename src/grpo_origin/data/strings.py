@@ -1,12 +1,12 @@
-"""Data of an axis and seed: pretraining pools, SFT samples, GRPO prompts, test prompts, and a summary of them.
+"""Start strings of one side of the split: drawing them, and whether there are enough of them.
 
-Every training set draws from train strings only (`tasks.is_test`). Pools are written and read in row groups, so 67M
-samples need no more memory than one group. This module knows nothing of models.
+Pools draw train strings with repetition, prompt sets different ones of either side. Strings are
+node indices, int16 of shape (count, length). `study` checks settings with `check_string_space`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -18,15 +18,18 @@ from grpo_origin.config.stages import WorldSettings
 from grpo_origin.tasks.split import is_test
 
 ENUMERABLE = 2**20  # string spaces up to this size are listed, larger ones sampled
-
-
 FRUITLESS_DRAWS = 200  # draws in a row without a new string after which a space counts as used up
+
+
+def shares(count: int, parts: int) -> list[int]:
+    """`count` split as evenly as possible."""
+    return [count // parts + (i < count % parts) for i in range(parts)]
 
 
 def draw_train(
     rng: np.random.Generator, count: int, length: int, world: WorldSettings
 ) -> np.ndarray:
-    """Draw `count` train strings with replacement, as node indices, shape (count, length)."""
+    """Draw `count` train strings with replacement."""
     drawn: list[np.ndarray] = []
     missing = count
     while missing > 0:
@@ -37,13 +40,6 @@ def draw_train(
     return np.concatenate(drawn) if drawn else np.empty((0, length), np.int16)
 
 
-def all_strings(length: int, nodes: int) -> np.ndarray:
-    """Every string of a length, shape (nodes ** length, length)."""
-    return np.stack(np.unravel_index(np.arange(nodes**length), (nodes,) * length), axis=1).astype(
-        np.int16
-    )
-
-
 def draw_distinct(
     rng: np.random.Generator,
     count: int,
@@ -52,40 +48,59 @@ def draw_distinct(
     test: bool,
     avoid: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw `count` different strings of one side of the split, none of `avoid` unless there are no others left.
+    """Draw `count` different strings of one side of the split.
 
-    Raises ConfigError if there are too few at all.
+    Strings of `avoid` are taken only when no others are left. Raises ConfigError if there are too
+    few at all.
     """
-    known = {row.tobytes() for row in avoid} if avoid is not None else set()
+    avoid = np.empty((0, length), np.int16) if avoid is None else avoid
+    avoided = {string.tobytes() for string in avoid}
     if world.nodes**length <= ENUMERABLE:
         strings = all_strings(length, world.nodes)
         strings = rng.permutation(strings[is_test(strings, world.test_fraction) == test])
-        strings = strings[np.argsort([row.tobytes() in known for row in strings], kind="stable")]
-        if len(strings) < count:
-            raise ConfigError(
-                f"length {length} has {len(strings)} strings of this side of the split, {count} are needed"
-            )
-        return strings[:count]
-    found: dict[bytes, np.ndarray] = {}
-    fruitless = 0
-    while len(found) < count and fruitless < FRUITLESS_DRAWS:
-        before = len(found)
-        strings = rng.integers(0, world.nodes, (4 * count + 64, length), dtype=np.int16)
-        for row in strings[is_test(strings, world.test_fraction) == test]:
-            if row.tobytes() not in known:
-                found.setdefault(row.tobytes(), row)
-        fruitless = fruitless + 1 if len(found) == before else 0
-    drawn = [*found.values(), *(() if avoid is None else avoid)][:count]
-    if len(drawn) < count:
+        last = [string.tobytes() in avoided for string in strings]
+        strings = strings[np.argsort(last, kind="stable")]
+    else:
+        strings = np.array(
+            [*_sampled(rng, count, length, world, test, avoided), *avoid], np.int16
+        ).reshape(-1, length)
+    if len(strings) < count:
         raise ConfigError(
-            f"length {length} has too few strings of this side of the split: {count} are needed, {len(drawn)} were found"
+            f"length {length} has too few {_side(test)} strings: {count} are needed, "
+            f"{len(strings)} were found"
         )
-    return np.stack(drawn) if count else np.empty((0, length), np.int16)
+    return strings[:count]
 
 
-def shares(count: int, parts: int) -> list[int]:
-    """`count` split as evenly as possible."""
-    return [count // parts + (i < count % parts) for i in range(parts)]
+def _sampled(
+    rng: np.random.Generator,
+    count: int,
+    length: int,
+    world: WorldSettings,
+    test: bool,
+    avoided: set[bytes],
+) -> Iterable[np.ndarray]:
+    """At least `count` different strings of a side, fewer if no more are met; none of `avoided`."""
+    strings: dict[bytes, np.ndarray] = {}
+    fruitless = 0
+    while len(strings) < count and fruitless < FRUITLESS_DRAWS:
+        before = len(strings)
+        drawn = rng.integers(0, world.nodes, (4 * count + 64, length), dtype=np.int16)
+        for string in drawn[is_test(drawn, world.test_fraction) == test]:
+            if string.tobytes() not in avoided:
+                strings.setdefault(string.tobytes(), string)
+        fruitless = fruitless + 1 if len(strings) == before else 0
+    return strings.values()
+
+
+def _side(test: bool) -> str:
+    return "test" if test else "train"
+
+
+def all_strings(length: int, nodes: int) -> np.ndarray:
+    """Every string of a length, shape (nodes ** length, length)."""
+    places = np.unravel_index(np.arange(nodes**length), (nodes,) * length)
+    return np.stack(places, axis=1).astype(np.int16)
 
 
 @cache
@@ -100,30 +115,26 @@ def available_strings(length: int, world: WorldSettings) -> tuple[int, int]:
 
 
 def check_string_space(settings: Settings, rl_prompts: int) -> None:
-    """Raise ConfigError if a task has too few strings for its test, SFT or GRPO prompts."""
-
-    def require(key: str, prompts: int, tasks: Sequence[TaskSpec], test: bool) -> None:
-        for task, share in zip(tasks, shares(prompts, len(tasks)), strict=True):
-            available = available_strings(task.length, settings.world)[test]
-            share = max(share, 1)  # pretraining draws from every task
-            if available < share:
-                raise ConfigError(
-                    f"{key}: {share} different prompts of task '{task}' are needed, but {settings.world.nodes} nodes at length "
-                    f"{task.length} hold {available} {'test' if test else 'train'} strings: ask for fewer, or raise length or nodes"
-                )
-
+    """Raise ConfigError if a task has too few strings for its test, SFT or RL prompts."""
     for name, axis in settings.axes.items():
         for split in SPLITS:
-            require(
-                f"evaluation.prompts (axes.{name}.{split})",
-                settings.evaluation.prompts,
-                axis.tasks(split),
-                True,
+            tasks, place = axis.tasks(split), f"(axes.{name}.{split})"
+            key = f"evaluation.prompts {place}"
+            _require(key, settings.evaluation.prompts, tasks, settings.world, test=True)
+            _require(f"rl.prompts_per_step {place}", rl_prompts, tasks, settings.world, test=False)
+        key = f"sft.samples (axes.{name}.id)"
+        _require(key, settings.sft.samples, axis.id, settings.world, test=False)
+
+
+def _require(
+    key: str, prompts: int, tasks: Sequence[TaskSpec], world: WorldSettings, test: bool
+) -> None:
+    for task, share in zip(tasks, shares(prompts, len(tasks)), strict=True):
+        needed = max(share, 1)  # pretraining draws from every task
+        available = available_strings(task.length, world)[test]
+        if available < needed:
+            raise ConfigError(
+                f"{key}: {needed} different prompts of task '{task}' are needed, but "
+                f"{world.nodes} nodes at length {task.length} hold {available} "
+                f"{_side(test)} strings: ask for fewer, or raise length or nodes"
             )
-            require(
-                f"rl.prompts_per_step (axes.{name}.{split})",
-                rl_prompts,
-                axis.tasks(split),
-                False,
-            )
-        require(f"sft.samples (axes.{name}.id)", settings.sft.samples, axis.id, False)

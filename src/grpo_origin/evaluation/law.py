@@ -1,7 +1,8 @@
-"""What theory predicts for KL-regularised RL with a binary reward: closed forms, and tables of how far runs are from them.
+"""What theory predicts for KL-regularised RL with a binary reward: closed forms.
 
-Masses Q are probabilities of the one correct completion under the reference model. docs/theory.md derives every formula
-here. Knows neither models nor trainers (`converge` runs the experiment).
+The law and its bound are computed here and nowhere else; `rl.converge`, `analysis` and `report`
+call them. Masses Q are probabilities of the one correct completion under the reference model.
+docs/theory.md derives every formula. Knows neither models nor trainers.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ STD_EPSILON = 1e-4  # TRL adds it to the standard deviation of a group
 
 
 def optimal_mass(q: ArrayLike, beta: float) -> np.ndarray:
-    """The law: correct mass Q e^{1/beta} / (1 - Q + Q e^{1/beta}) of the maximiser of E[R] - beta KL (arXiv 2510.15990).
+    """The law: mass Q e^{1/beta} / (1 - Q + Q e^{1/beta}) of the maximiser of E[R] - beta KL.
 
-    In log-odds it adds 1/beta, which neither overflows nor cancels. Raises ValueError unless beta > 0.
+    In log-odds it adds 1/beta, which neither overflows nor cancels (arXiv 2510.15990). Raises
+    ValueError unless beta > 0 and masses lie in [0, 1].
     """
     q = _checked(q, beta)
     with np.errstate(divide="ignore", over="ignore"):
@@ -26,7 +28,7 @@ def optimal_mass(q: ArrayLike, beta: float) -> np.ndarray:
 
 
 def gain_bound(q: ArrayLike, beta: float) -> np.ndarray:
-    """Upper bound (e^{1/beta} - 1) Q of the gain in mass; infinite where e^{1/beta} overflows, 0 where Q is 0."""
+    """Upper bound (e^{1/beta} - 1) Q of the gain in mass: 0 where Q is 0, else it may overflow."""
     q = _checked(q, beta)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return np.where(q > 0, np.expm1(1 / np.float64(beta)) * q, 0.0)
@@ -35,6 +37,13 @@ def gain_bound(q: ArrayLike, beta: float) -> np.ndarray:
 def mass_bound(q: ArrayLike, beta: float) -> np.ndarray:
     """Upper bound Q + (e^{1/beta} - 1) Q of the mass; says nothing where it exceeds 1."""
     return np.asarray(q, dtype=float) + gain_bound(q, beta)
+
+
+def log_mass_bound(log_q: ArrayLike, beta: float) -> np.ndarray:
+    """`mass_bound` from ln Q, in nats: ln Q + 1/beta. It stays exact where Q underflows."""
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, not {beta}: without a KL term there is no bound")
+    return np.asarray(log_q, dtype=float) + 1 / beta
 
 
 def optimal_objective(q: ArrayLike, beta: float) -> np.ndarray:
@@ -56,10 +65,11 @@ def _checked(q: ArrayLike, beta: float) -> np.ndarray:
 
 
 def group_contrast(q: ArrayLike, group_size: int) -> np.ndarray:
-    """How much larger GRPO's advantage of a correct completion is, on average, than that of a wrong one, at mass q.
+    """Mean advantage of a correct completion minus that of a wrong one under GRPO, at mass q.
 
-    Advantages are (R - mean) / (std + 1e-4) over a group of `group_size` in which each of the others is right with
-    probability q. About 1 / sqrt(q (1 - q)) for large groups; without the division by std it would be 1.
+    Advantages are (R - mean) / (std + 1e-4) over a group of `group_size` in which each of the
+    others is right with probability q. About 1 / sqrt(q (1 - q)) for large groups; without the
+    division by std it would be 1.
     """
     q = np.atleast_1d(np.asarray(q, dtype=float))
     others = np.arange(group_size)  # correct ones among the other group_size - 1
@@ -73,10 +83,11 @@ def group_contrast(q: ArrayLike, group_size: int) -> np.ndarray:
 
 
 def token_tilt(log_probs: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Mass (prompts,) at the fixed point of a per-token KL penalty with reward contrast `strength` (prompts,), in units of beta.
+    """Mass (prompts,) at the fixed point of a per-token KL penalty.
 
-    `log_probs` (prompts, T) are the reference's log-probabilities of the gold tokens. Each token's log-odds gain
-    `strength` times the probability V that the rest will be right, so the recursion runs from the last token back.
+    `log_probs` (prompts, T) are the reference's log-probabilities of the gold tokens, `strength`
+    (prompts,) is the reward contrast in units of beta. Each token's log-odds gain `strength` times
+    the probability that the rest will be right, so the recursion runs from the last token back.
     """
     ahead = np.ones(len(log_probs))
     for column in log_probs.T[::-1]:
@@ -87,10 +98,11 @@ def token_tilt(log_probs: np.ndarray, strength: np.ndarray) -> np.ndarray:
 
 
 def grpo_mass(log_probs: np.ndarray, beta: float, group_size: int) -> np.ndarray:
-    """Correct mass (prompts,) at which GRPO as practised comes to rest, for a policy free at every prefix.
+    """Mass (prompts,) at which GRPO as practised rests, for a policy free at every prefix.
 
-    GRPO divides advantages by the group's standard deviation, which depends on the mass itself, so this is a fixed point;
-    it is approached from the reference's mass, as training does.
+    `log_probs` (prompts, T) as in `token_tilt`. GRPO divides advantages by the group's standard
+    deviation, which depends on the mass itself, so this is a fixed point; it is approached from the
+    reference's mass, as training does.
     """
     start = np.exp(log_probs.sum(1))
     _checked(start, beta)

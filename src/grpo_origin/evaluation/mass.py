@@ -1,104 +1,171 @@
-"""Exact evaluation: the probability of the one correct completion of every test prompt, from one forward pass.
+"""Exact evaluation: the probability of the one correct completion of every test prompt.
 
-Exactly one completion is correct, so its probability is the correct mass Q(x), and greedy decoding is right exactly
-when the arg-max is the gold token at every gold-prefix position. Nothing is sampled, but for `sampling`, the check that
-sampling agrees. Knows models and test prompts.
+Exactly one completion is correct, so its probability, from one forward pass, is the correct mass
+Q(x), and greedy decoding is right exactly when the arg-max is the gold token at every gold-prefix
+position. Nothing is sampled (`sampling` checks that sampling agrees). The job `evaluate` calls
+`evaluate`; RL to convergence and benchmarks call `exact_mass`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from grpo_origin.config.paths import BEFORE_RL, stage_of
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
+from grpo_origin.evaluation.table import BASE, evaluation_schema, low_mass_warning
 from grpo_origin.jobs.files import write_table
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import choose_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+MARKERS = (THINK, ANSWER, EOS)  # tokens of the format; all others are content
 
-@torch.no_grad()
+
+@dataclass(frozen=True)
+class GoldBatch:
+    """Some rows of one prompt and completion length, and what the model says of their gold tokens.
+
+    `rows` (b,) are row numbers, `tokens` (b, T) gold tokens, `log_probs` (b, T) their
+    log-probabilities in nats given the gold prefix, `greedy_correct` (b,).
+    """
+
+    rows: np.ndarray
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    greedy_correct: np.ndarray
+
+
+def exact_parts(
+    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Log mass ln Q(x), its two parts (nats) and greedy correctness, each of shape (rows,).
+
+    Q is a probability under the full softmax at temperature 1, `<eos>` included. The part
+    `log_mass_markers` is the sum over MARKERS, `log_mass_content` that over the other tokens.
+    """
+    names = ("log_mass", "log_mass_markers", "log_mass_content")
+    parts = {name: np.empty(rows.size) for name in names}
+    parts["greedy_correct"] = np.empty(rows.size, dtype=bool)
+    for batch in _gold_batches(model, rows, batch_size, device):
+        marker = np.isin(batch.tokens, MARKERS)
+        parts["log_mass"][batch.rows] = batch.log_probs.sum(1)
+        parts["log_mass_markers"][batch.rows] = np.where(marker, batch.log_probs, 0.0).sum(1)
+        parts["log_mass_content"][batch.rows] = np.where(marker, 0.0, batch.log_probs).sum(1)
+        parts["greedy_correct"][batch.rows] = batch.greedy_correct
+    return parts
+
+
 def exact_mass(
     model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log mass ln Q(x) in nats and greedy correctness of every row, shapes (rows,).
-
-    Q is a probability under the full softmax at temperature 1, `<eos>` included.
-    """
-    log_mass, greedy = np.empty(rows.size), np.empty(rows.size, dtype=bool)
-    for part, steps, right in _gold_steps(model, rows, batch_size, device):
-        log_mass[part], greedy[part] = steps.sum(1), right
-    return log_mass, greedy
+    """Log mass ln Q(x) in nats and greedy correctness of every row, shapes (rows,)."""
+    parts = exact_parts(model, rows, batch_size, device)
+    return parts["log_mass"], parts["greedy_correct"]
 
 
-@torch.no_grad()
 def gold_log_probs(
     model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
 ) -> list[np.ndarray]:
-    """Log-probabilities in nats of every row's gold tokens, one array (T,) a row; they sum to its ln Q."""
-    found: list[np.ndarray] = [np.empty(0)] * rows.size
-    for part, steps, _ in _gold_steps(model, rows, batch_size, device):
-        for where, row in zip(part, steps, strict=True):
-            found[where] = row
-    return found
+    """Log-probabilities in nats of every row's gold tokens, one array (T,) a row."""
+    log_probs: list[np.ndarray] = [np.empty(0)] * rows.size
+    for batch in _gold_batches(model, rows, batch_size, device):
+        for row, values in zip(batch.rows, batch.log_probs, strict=True):
+            log_probs[row] = values
+    return log_probs
 
 
-def _gold_steps(
+def _gold_batches(
     model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (row numbers (b,), log-probability of each gold token (b, T) in float64, whether greedy is right (b,))."""
-    model.to(device).eval()
-    for where, tokens, prompt in rows.blocks(np.arange(rows.size)):
-        for start in range(0, len(where), batch_size):
-            ids = torch.from_numpy(tokens[start : start + batch_size]).to(device)
+) -> Iterator[GoldBatch]:
+    model.to(device).eval()  # type: ignore[arg-type]
+    for numbers, tokens, prompt in rows.blocks(np.arange(rows.size)):
+        for start in range(0, len(numbers), batch_size):
+            part = slice(start, start + batch_size)
+            ids = torch.from_numpy(tokens[part]).to(device)
             gold = ids[:, prompt:]
-            logits = model(input_ids=ids, use_cache=False).logits[:, prompt - 1 : -1].float()
-            steps = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0].double()
-            yield (
-                where[start : start + batch_size],
-                steps.cpu().numpy(),
-                (logits.argmax(-1) == gold).all(1).cpu().numpy(),
+            with torch.no_grad(), float32_arithmetic(device):
+                logits = model(input_ids=ids, use_cache=False).logits[:, prompt - 1 : -1].float()
+                log_probs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0].double()
+                right = (logits.argmax(-1) == gold).all(1)
+            yield GoldBatch(
+                numbers[part], tokens[part, prompt:], log_probs.cpu().numpy(), right.cpu().numpy()
             )
 
 
+@contextmanager
+def float32_arithmetic(device: torch.device) -> Iterator[None]:
+    """Neither TF32 nor autocast in the block, whatever training uses."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def evaluate(
-    stages: dict[str, str | Path],
+    stages: Mapping[str, str | Path],
     test: str | Path,
     output: str | Path,
     *,
     axis: str,
     seed: int,
     ratio: str,
+    learnt: float,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
+    variant: str = BASE,
 ) -> None:
-    """Evaluate model folders (stage name -> folder) on the test prompts and write one row a stage and prompt."""
+    """Evaluate model folders (stage name -> folder) on the test prompts of a cell.
+
+    Writes one row a stage and prompt, columns as in `evaluation.table`. Prints a warning if the
+    mean ID mass after SFT is below `learnt`: such a model can't tell what RL does.
+    """
     import pyarrow as pa
 
     device = choose_device(numerics, runtime.threads)
     prompts = read_prompts(test)
-    rows = Sequences(prompts)
+    rows, schema = Sequences(prompts), evaluation_schema()
+    in_distribution = np.array(prompts["split"].to_pylist()) == "id"
     tables = []
-    for stage, folder in stages.items():
-        log_mass, greedy = exact_mass(load_model(folder), rows, evaluation.batch_size, device)
-        columns = {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage}
-        table = pa.table({name: pa.array([value] * rows.size) for name, value in columns.items()})
-        for name in ("split", "task"):
-            table = table.append_column(name, prompts[name].cast(pa.string()))
-        table = table.append_column("prompt_index", prompts["prompt_index"])
-        table = table.append_column("log_mass", pa.array(log_mass))
-        tables.append(table.append_column("greedy_correct", pa.array(greedy)))
-        print(
-            f"{stage}: mean mass {np.exp(log_mass).mean():.4f}, greedy accuracy {greedy.mean():.4f}",
-            flush=True,
-        )
+    for name, folder in stages.items():
+        stage = stage_of(name)
+        parts = exact_parts(load_model(folder), rows, evaluation.batch_size, device)
+        labels = {
+            "axis": axis,
+            "seed": seed,
+            "ood_ratio": ratio,
+            "variant": variant,
+            "stage": stage.name,
+            "method": stage.method,
+            "trained_on": stage.trained_on,
+        }
+        columns = {
+            label: pa.array([value] * rows.size, schema.field(label).type)
+            for label, value in labels.items()
+        }
+        for label in ("split", "task", "prompt_index"):
+            columns[label] = prompts[label].cast(schema.field(label).type)
+        columns |= {label: pa.array(values) for label, values in parts.items()}
+        tables.append(pa.table(columns, schema=schema))
+        mass, accuracy = np.exp(parts["log_mass"]), parts["greedy_correct"]
+        print(f"{name}: mean mass {mass.mean():.4f}, greedy accuracy {accuracy.mean():.4f}")
+        known = float(mass[in_distribution].mean()) if in_distribution.any() else 1.0
+        if name == BEFORE_RL[-1] and known < learnt:
+            print(f"warning: {low_mass_warning(known, learnt)}", flush=True)
     write_table(output, pa.concat_tables(tables))

@@ -1,8 +1,6 @@
-"""Exact evaluation: the probability of the one correct completion of every test prompt, from one forward pass.
+"""Sampling as a check of the exact masses: completions drawn from a model, counted beside ln Q.
 
-Exactly one completion is correct, so its probability is the correct mass Q(x), and greedy decoding is right exactly
-when the arg-max is the gold token at every gold-prefix position. Nothing is sampled, but for `sampling`, the check that
-sampling agrees. Knows models and test prompts.
+The job `sampling` calls `sampling`; `analysis.theory` compares frequencies with masses.
 """
 
 from __future__ import annotations
@@ -17,13 +15,14 @@ from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
+from grpo_origin.evaluation.mass import exact_mass, float32_arithmetic
 from grpo_origin.jobs.files import write_table
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import choose_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-from grpo_origin.evaluation.mass import exact_mass
 
 
 @torch.no_grad()
@@ -35,27 +34,32 @@ def sampled_successes(
     device: torch.device,
     seed: int,
 ) -> np.ndarray:
-    """How many of `samples` completions drawn at temperature 1 from the full softmax are correct, shape (rows,)."""
-    model.to(device).eval()
+    """How many of `samples` completions drawn for each row are correct, shape (rows,).
+
+    They are drawn at temperature 1 from the full softmax.
+    """
+    model.to(device).eval()  # type: ignore[arg-type]
     torch.manual_seed(seed)
     successes = np.zeros(rows.size, dtype=np.int64)
-    for where, tokens, prompt in rows.blocks(np.arange(rows.size)):
-        repeated = np.repeat(np.arange(len(where)), samples)
+    for numbers, tokens, prompt in rows.blocks(np.arange(rows.size)):
+        repeated = np.repeat(np.arange(len(numbers)), samples)
+        longest = tokens.shape[1] - prompt
         for start in range(0, len(repeated), batch_size):
             chosen = repeated[start : start + batch_size]
             ids = torch.from_numpy(tokens[chosen, :prompt]).to(device)
-            drawn = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=tokens.shape[1] - prompt,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-            )[:, prompt:].cpu()
+            with float32_arithmetic(device):
+                drawn = model.generate(  # type: ignore[misc]
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=longest,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=0,
+                    top_p=1.0,
+                )[:, prompt:].cpu()
             gold = tokens[chosen, prompt : prompt + drawn.shape[1]]
-            right = (drawn.numpy() == gold).all(1) & (drawn.shape[1] == tokens.shape[1] - prompt)
-            np.add.at(successes, where[chosen], right)
+            right = (drawn.numpy() == gold).all(1) & (drawn.shape[1] == longest)
+            np.add.at(successes, numbers[chosen], right)
     return successes
 
 
@@ -73,28 +77,30 @@ def sampling(
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Sample completions of `prompts` ID and OOD test prompts each and write successes beside ln Q, one row a prompt."""
+    """Sample completions of `prompts` ID and OOD test prompts each, from the model in `folder`.
+
+    Writes the successes beside ln Q, one row a prompt; the prompts are spread evenly over tasks.
+    """
     import pyarrow as pa
 
     device, model, tables = choose_device(numerics, runtime.threads), load_model(folder), []
     for split in SPLITS:
         table = read_prompts(test, split)
-        table = table.take(
-            np.linspace(0, table.num_rows - 1, min(prompts, table.num_rows)).astype(int)
-        )  # evenly over its tasks
+        last = table.num_rows - 1
+        table = table.take(np.linspace(0, last, min(prompts, table.num_rows)).astype(int))
         rows = Sequences(table)
-        columns = {
+        labels = {
             "axis": axis,
             "seed": seed,
             "ood_ratio": ratio,
             "split": split,
             "samples": samples,
         }
-        found = {name: pa.array([value] * rows.size) for name, value in columns.items()}
-        found |= {"task": table["task"].cast(pa.string()), "prompt_index": table["prompt_index"]}
-        found["log_mass"] = pa.array(exact_mass(model, rows, evaluation.batch_size, device)[0])
-        found["successes"] = pa.array(
+        columns = {name: pa.array([value] * rows.size) for name, value in labels.items()}
+        columns |= {"task": table["task"].cast(pa.string()), "prompt_index": table["prompt_index"]}
+        columns["log_mass"] = pa.array(exact_mass(model, rows, evaluation.batch_size, device)[0])
+        columns["successes"] = pa.array(
             sampled_successes(model, rows, samples, evaluation.batch_size, device, seed)
         )
-        tables.append(pa.table(found))
+        tables.append(pa.table(columns))
     write_table(output, pa.concat_tables(tables))

@@ -1,19 +1,12 @@
-"""Files that are whole or absent: atomic writes, guarded reads, provenance, fingerprints of code.
-
-Knows nothing of what is stored.
-"""
+"""Errors that a user can act on: one line each, which `jobs.job` shows without a traceback."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class ArtefactError(RuntimeError):
-    """A file of a run that can't be used; its message is one line that names it and says what to do."""
+    """A file of a run that can't be used; its message names it and says what to do."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}; delete it and run again to make it anew")
@@ -21,6 +14,16 @@ class ArtefactError(RuntimeError):
 
 class Interrupted(RuntimeError):
     """A training job was asked to stop and has saved its state; the same command resumes it."""
+
+
+class NotFinite(RuntimeError):
+    """Training ran into a NaN or an infinity: nothing of it may become a checkpoint or a model."""
+
+    def __init__(self, stage: str, step: int, quantity: str) -> None:
+        super().__init__(
+            f"{stage}: {quantity} not finite at step {step}; "
+            "lower its learning_rate or max_grad_norm"
+        )
 
 
 class DeviceError(RuntimeError):

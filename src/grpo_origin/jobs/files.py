@@ -1,6 +1,6 @@
-"""Files that are whole or absent: atomic writes, guarded reads, provenance, fingerprints of code.
+"""Files that are whole or absent: atomic writes, guarded reads.
 
-Knows nothing of what is stored.
+Everything that a job writes goes through `atomic`. Knows nothing of what is stored.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from grpo_origin.jobs.errors import ArtefactError
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` (file or folder) that takes its place if the block succeeds.
+    """Yield a temporary name beside `path` (file or folder) that takes its place at success.
 
-    On any error the temporary file or folder is removed and what stood at `path` is left as it was. Raises OSError if
-    the block fails, in whatever words, while the disk is full.
+    On any error the temporary file or folder is removed and what stood at `path` is left as it was.
+    Raises OSError if the block fails, in whatever words, while the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,10 @@ def open_parquet(path: str | Path, columns: Sequence[str]) -> Any:
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the given columns of a parquet file, or all; raises ArtefactError as `open_parquet` does."""
+    """Read the given columns of a parquet file, or all.
+
+    Raises ArtefactError as `open_parquet` does.
+    """
     import pyarrow as pa
 
     file = open_parquet(path, columns or ())

@@ -1,8 +1,8 @@
-"""What a job's code does, as a digest: of its entry point and of every module of the package it can import.
+"""What a job's code does, as a digest of its entry point and of the modules that it can import.
 
-Part of a rule's params and of a checkpoint's identity, so a stage runs again when code it depends on
-changes, and only then. Comments, docstrings, layout and declarations of settings don't count: the
-values that a stage gets are in its params already.
+Part of a rule's params and of a checkpoint's identity, so a stage runs again when code it depends
+on changes, and only then. Comments, docstrings, layout and declarations of settings don't count:
+the values that a stage gets are in its params already. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 # Settings count by the values that a stage gets; how they are declared, read and checked does not.
 DECLARATIONS = frozenset({"config.fields", "config.load", "config.schema"})
 
 
 def code_fingerprint(*entries: str | Path) -> str:
-    """Digest of the import closure of scripts or modules (paths), the same under every Python."""
-    digest = hashlib.sha256()
-    for path in sorted(closure(*entries)):
-        digest.update(_module_digest(path).encode())
-    return digest.hexdigest()[:12]
+    """Digest of the import closure of scripts or modules (paths), the same under every Python.
+
+    It does not depend on where the checkout lies. A module that is found by its name at run time,
+    as an RL method is, has to be given as an entry.
+    """
+    lines = sorted(f"{_label(path)} {_digest(_text(path))}" for path in closure(*entries))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def closure(*entries: str | Path) -> set[Path]:
@@ -38,77 +40,100 @@ def closure(*entries: str | Path) -> set[Path]:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
-            waiting += _imported(path)
+            waiting += _imported(path, _text(path))
     return reached
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _label(path: Path) -> str:
+    return (path.relative_to(PACKAGE) if _inside(path) else Path(path.name)).as_posix()
+
+
+def _inside(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE)
 
 
 @cache
-def _imported(path: Path) -> list[Path]:
-    """Files of the package's modules that a file imports."""
-    files = []
-    for node in _statements(_tree(path)):
-        names: list[str] = []
+def _imported(path: Path, text: str) -> list[Path]:
+    """Files of the package that run when a file's imports do, packages above it included."""
+    packages = [PACKAGE.name, *path.parent.relative_to(PACKAGE).parts] if _inside(path) else []
+    names = [".".join(packages)]
+    for node in _statements(ast.parse(text, str(path))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        files += [file for name in names if (file := _file(name))]
-    return files
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = packages[: len(packages) + 1 - node.level] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            names += [f"{origin}.{alias.name}" for alias in node.names]
+    return [file for name in names for file in _files(name)]
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but for blocks that only type checkers read."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+        if isinstance(child, ast.If) and _name(child.test) == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield other
+                yield from _statements(other)
             continue
         yield child
         yield from _statements(child)
 
 
-def _file(name: str) -> Path | None:
-    """The file of a module of this package; None for other names and for declarations."""
-    package, _, inner = name.partition(".")
-    if package != PACKAGE.name or inner in DECLARATIONS:
-        return None
-    place = PACKAGE.joinpath(*inner.split(".")) if inner else PACKAGE
-    for file in (place.with_suffix(".py"), place / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
+def _name(node: ast.AST) -> str:
+    """`TYPE_CHECKING` of a node like `TYPE_CHECKING` or `typing.TYPE_CHECKING`; else ""."""
+    return getattr(node, "id", getattr(node, "attr", ""))
+
+
+def _files(name: str) -> Iterator[Path]:
+    """Files that run when a name is imported: a module or what it holds, and the packages above."""
+    package, *inner = name.split(".")
+    if package != PACKAGE.name:
+        return
+    for depth in range(len(inner) + 1):
+        parts = inner[:depth]
+        place = PACKAGE.joinpath(*parts)
+        if ".".join(parts) not in DECLARATIONS:
+            files = (place / "__init__.py", place.with_suffix(".py"))
+            yield from (file for file in files if file.is_file())
 
 
 @cache
-def _module_digest(path: Path) -> str:
-    return hashlib.sha256(repr((path.name, _canonical(_tree(path)))).encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(repr(_canonical(ast.parse(text))).encode()).hexdigest()
 
 
 def _canonical(node: Any) -> Any:
-    """A syntax tree as plain tuples that don't depend on Python's version: `ast.dump` does.
+    """A syntax tree as plain tuples that don't depend on Python's version, which `ast.dump` does.
 
-    Fields that are empty are left out, since newer versions add some.
+    Fields that are empty are left out, since newer versions add some; so is `ctx`, which follows
+    from the place, and the `u` of `u"..."`.
     """
     if isinstance(node, list):
-        return tuple(_canonical(item) for item in node)
+        return tuple(_canonical(item) for item in node if not _silent(item))
+    if isinstance(node, ast.Constant):
+        return ("=", ascii(node.value))  # repr follows the version's Unicode tables
+    if isinstance(node, ast.JoinedStr):  # some versions end it with an empty part
+        parts = map(_canonical, node.values)
+        return ("JoinedStr", *(part for part in parts if part != ("=", "''")))
     if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = dict(ast.iter_fields(node))
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-        fields["body"] = [child for child in node.body if not _silent(child)]
-    kept = ((name, value) for name, value in fields.items() if value not in (None, [], ""))
-    counted = tuple((name, _canonical(value)) for name, value in kept if name != "kind")
-    return (type(node).__name__, counted)
+        return ascii(node)
+    values = ((name, getattr(node, name, None)) for name in sorted(node._fields) if name != "ctx")
+    filled = ((name, value) for name, value in values if value is not None and value != [])
+    return (type(node).__name__, *((name, _canonical(value)) for name, value in filled))
 
 
-def _silent(node: ast.stmt) -> bool:
-    """Whether a statement is a docstring or declares a setting, `name: type = Field(...)`."""
+def _silent(node: Any) -> bool:
+    """Whether a statement does nothing that counts.
+
+    Docstrings, the version, and declarations of a setting, `name: type = Field(...)`.
+    """
     if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
-        return getattr(node.value.func, "id", "") == "Field"
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+        return _name(node.value.func) == "Field"
+    if isinstance(node, ast.Assign):
+        return [_name(target) for target in node.targets] == ["__version__"]
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

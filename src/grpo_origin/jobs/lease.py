@@ -1,11 +1,13 @@
-"""Leases: one writer per training stage on a shared file system, whatever died or was started twice.
+"""Leases: one writer a training stage on a shared file system, whatever died or ran twice.
 
-A lease is a small file beside the stage's checkpoint that names its owner and whose modification time is a heartbeat.
-Only operations that a file server decides itself (link, exclusive creation, rename) grant one. A second job asks the
-owner to hand over: the owner gets SIGTERM from its own heartbeat, saves its state and leaves, and the second job goes
-on from there; so after a controller was killed, its jobs and those of the resumed one never train at once. The job
-submitted last wins, since an orphan has nobody left to report to. A dead owner's lease is taken over when its heartbeat
-has stopped for a while, at once if it died on this machine. Standard library only; knows nothing of training.
+A lease is a small file beside the stage's checkpoint that names its owner and whose modification
+time is a heartbeat; `checkpoint.stage` takes one. Only operations that a file server decides itself
+(link, exclusive creation, rename) grant one. A second job asks the owner to hand over: the owner
+gets SIGTERM from its own heartbeat, saves its state and leaves, and the second job goes on from
+there; so after a controller was killed, its jobs and those of the resumed one never train at once.
+The job submitted last wins, since an orphan has nobody left to report to. A dead owner's lease is
+taken over when its heartbeat has stopped for a while, at once if it died on this machine. Standard
+library only; knows nothing of training.
 """
 
 from __future__ import annotations
@@ -26,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 BEATS = 6  # heartbeats in the time after which a silent owner counts as dead
-
-
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LeaseError(RuntimeError):
-    """The stage is another job's; the message is one line that names the job and says what to do."""
+    """The stage is another job's; one line names that job and says what to do."""
 
 
 def _machine() -> str:
@@ -96,11 +97,13 @@ class Owner:
 
 
 def _read(path: Path) -> tuple[Owner | None, float] | None:
-    """Owner and heartbeat of a lease file, None if there is none; the owner is None while the file is being written."""
+    """Owner and heartbeat of a lease file, None if there is none.
+
+    The owner is None while the file is being written.
+    """
     try:
-        with open(
-            path, encoding="utf-8"
-        ) as file:  # opening makes a network file system fetch fresh attributes
+        # opening makes a network file system fetch fresh attributes
+        with open(path, encoding="utf-8") as file:
             heartbeat = os.fstat(file.fileno()).st_mtime
             content = file.read()
     except OSError as error:
@@ -121,7 +124,7 @@ def _write(path: Path, owner: Owner, flags: int = os.O_TRUNC) -> None:
 
 
 class Lease:
-    """A lease held by this process until `release`. `waited` says whether another job had it before."""
+    """A lease held by this process until `release`; `waited` if another job had it before."""
 
     def __init__(self, path: Path, me: Owner, stale: float) -> None:
         self.path, self.me, self.stale = path, me, stale
@@ -141,16 +144,17 @@ class Lease:
     def acquire(self, wait: float) -> None:
         """Get the lease, waiting up to `wait` seconds for a living owner to hand over.
 
-        Raises LeaseError if it does not, or if it, or another job that waits, was submitted after this one.
+        Raises LeaseError if it does not, or if it, or another job that waits, was submitted after
+        this one.
         """
         deadline = time.monotonic() + wait
         _write(self.private, self.me)
         try:
             while not self._create():
-                found = _read(self.path)
-                if found is None:
+                entry = _read(self.path)
+                if entry is None:
                     continue
-                owner, heartbeat = found
+                owner, heartbeat = entry
                 if self._now() - heartbeat > self.stale or (owner and owner.dead()):
                     if self._take_over(owner):
                         print(f"lease: taken over from {owner}, which is dead", flush=True)
@@ -160,7 +164,8 @@ class Lease:
                     if time.monotonic() > deadline:
                         raise LeaseError(
                             f"{self.path}: still held by {owner} after {wait:.0f} s; "
-                            f"{f'scancel {owner.job}' if owner.job else 'end it'} or raise runtime.lease_wait_seconds"
+                            f"{f'scancel {owner.job}' if owner.job else 'end it'} "
+                            "or raise runtime.lease_wait_seconds"
                         )
                 time.sleep(min(self.stale / BEATS, 5.0))
         finally:
@@ -172,9 +177,8 @@ class Lease:
         try:
             os.link(self.private, self.path)
         except FileExistsError:
-            return (
-                os.stat(self.private).st_nlink > 1
-            )  # a repeated request over the network: the first one had succeeded
+            # a repeated request over the network: the first one had succeeded
+            return os.stat(self.private).st_nlink > 1
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -197,13 +201,12 @@ class Lease:
                 mutex.unlink(missing_ok=True)
             return False
         try:
-            found = _read(self.path)
-            if found is None or found[0] != dead:
+            entry = _read(self.path)
+            if entry is None or entry[0] != dead:
                 return False
             _write(temporary, self.me)
-            os.replace(
-                temporary, self.path
-            )  # the lease exists throughout, so nobody can create it meanwhile
+            # the lease exists throughout, so nobody can create it meanwhile
+            os.replace(temporary, self.path)
         finally:
             mutex.unlink(missing_ok=True)
         return True
@@ -227,24 +230,24 @@ class Lease:
         _write(self.wanted, self.me)  # again and again: its age shows that this job still waits
 
     def _withdraw(self) -> None:
-        if (found := _read(self.wanted)) and (found[0] is None or not found[0].newer(self.me)):
+        if (entry := _read(self.wanted)) and (entry[0] is None or not entry[0].newer(self.me)):
             self.wanted.unlink(missing_ok=True)
 
     def _successor(self, now: float) -> Owner | None:
         """The newer job that asks for this lease, if there is one."""
-        found = _read(self.wanted)
+        entry = _read(self.wanted)
         return (
-            found[0]
-            if found and found[0] and found[0].newer(self.me) and now - found[1] <= self.stale
+            entry[0]
+            if entry and entry[0] and entry[0].newer(self.me) and now - entry[1] <= self.stale
             else None
         )
 
     def _mine(self) -> bool:
-        found = _read(self.path)
-        return bool(found and found[0] and found[0].token == self.me.token)
+        entry = _read(self.path)
+        return bool(entry and entry[0] and entry[0].token == self.me.token)
 
     def _beat(self) -> None:
-        """Keep the heartbeat going; end the job, by SIGTERM to itself, when the lease is wanted or lost."""
+        """Keep the heartbeat going; SIGTERM the job when the lease is wanted or lost."""
         told = False
         while not self._released.wait(self.stale / BEATS):
             try:
@@ -264,19 +267,21 @@ class Lease:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def check(self) -> None:
-        """Raise LeaseError unless this job may still write: call it right before putting a file in place."""
-        found = _read(self.path)
+        """Raise LeaseError unless this job may still write; for just before a file is in place."""
+        entry = _read(self.path)
         if not self._mine():
             raise LeaseError(
-                f"{self.path}: lost to {found[0] if found else 'nobody: the file was deleted'}; nothing was written"
+                f"{self.path}: lost to {entry[0] if entry else 'nobody: the file was deleted'}; "
+                "nothing was written"
             )
         if (
-            found
-            and (successor := self._successor(found[1]))
+            entry
+            and (successor := self._successor(entry[1]))
             and successor.identity != self.me.identity
         ):
             raise LeaseError(
-                f"{self.path}: {successor} makes this stage from other settings or inputs; nothing was written"
+                f"{self.path}: {successor} makes this stage from other settings or inputs; "
+                "nothing was written"
             )
 
     def release(self) -> None:
@@ -293,24 +298,23 @@ class Lease:
 def lease(path: str | Path, identity: str, *, stale: float, wait: float) -> Iterator[Lease]:
     """Hold the lease `path` during the block; raises LeaseError as `Lease.acquire` does.
 
-    `identity` is a digest of what the job makes. An owner silent for `stale` seconds counts as dead; a living one is
-    given `wait` seconds to hand over. Within the block SIGTERM and SIGUSR1 end the process in an orderly way, so that
-    the lease is released, wherever the block does not handle them itself.
+    `identity` is a digest of what the job makes. An owner silent for `stale` seconds counts as
+    dead; a living one is given `wait` seconds to hand over. Within the block Ctrl-C, SIGTERM and
+    SIGUSR1 end the process in an orderly way, so that the lease is released, wherever the block
+    does not handle them itself.
     """
 
     def leave(number: int, _: Any) -> None:
-        sys.exit(
-            f"stopped by {signal.Signals(number).name} outside of the training steps; the same command resumes"
-        )
+        for other in handled:  # a second Ctrl-C would disturb the release
+            signal.signal(other, signal.SIG_IGN)
+        name = signal.Signals(number).name
+        sys.exit(f"stopped by {name} outside of the training steps; the same command resumes")
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     held = Lease(path, Owner.this(identity), stale)
-    handled = (
-        (signal.SIGTERM, signal.SIGUSR1)
-        if threading.current_thread() is threading.main_thread()
-        else ()
-    )
+    main = threading.current_thread() is threading.main_thread()
+    handled = STOP_SIGNALS if main else ()
     before = {number: signal.signal(number, leave) for number in handled}
     try:
         held.acquire(wait)

@@ -1,11 +1,12 @@
-"""Start-up paid once: a process that has imported everything, from which each job is forked (Linux).
+"""Start-up paid once: a process that has imported all, from which each job is forked (Linux).
 
-Importing torch, transformers and trl takes seconds, and a sweep has hundreds of short jobs. While a local sweep runs, the
-controller keeps one process with the imports done; a job's script hands itself over to a fork of it and waits. Without
-such a process (another machine, another system, before it is ready) the script simply goes on by itself.
+Importing torch, transformers and trl takes seconds, and a sweep has hundreds of short jobs. While a
+local sweep runs, the controller keeps one process with the imports done; a job's script hands
+itself over to a fork of it and waits. Without such a process (another machine, another system,
+before it is ready) the script simply goes on by itself.
 
-A job lives exactly as long as its script: signals are passed on, and when the script or the controller is killed the job
-is killed too. Knows nothing of what jobs do.
+A job lives exactly as long as its script: signals are passed on, and when the script or the
+controller is killed the job is killed too. Knows nothing of what jobs do.
 """
 
 from __future__ import annotations
@@ -25,11 +26,8 @@ import sys
 import traceback
 
 VARIABLE = "GRPO_ORIGIN_PREFORK"
-
-
 PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake.script", "pandas")
-
-
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
 
 
@@ -46,7 +44,10 @@ def start() -> None:
 
 
 def hand_over() -> None:
-    """Run this script in a fork of the prepared process and exit with its status; return if there is none."""
+    """Run this script in a fork of the prepared process and exit with its status.
+
+    Returns if there is no such process.
+    """
     name = os.environ.get(VARIABLE)
     if not name:
         return
@@ -56,22 +57,23 @@ def hand_over() -> None:
     except OSError:
         connection.close()
         return
-    if not _same_user(
-        connection
-    ):  # the name can be guessed and taken, and the environment may hold secrets
+    # the name can be guessed and taken, and the environment may hold secrets
+    if not _same_user(connection):
         connection.close()
         return
     request = json.dumps(
         {"argv": sys.argv, "cwd": os.getcwd(), "environ": dict(os.environ)}
     ).encode()
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until there is a job to tell
     socket.send_fds(connection, [struct.pack("!I", len(request))], [0, 1, 2])
     connection.sendall(request)
     answer = connection.makefile("rb")
     child = int(answer.readline() or b"0")
     if not child:
         sys.exit("error: the process that jobs are forked from has gone")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in PASSED_ON:
         signal.signal(number, lambda got, _: os.kill(child, got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     status = answer.readline()
     sys.exit(int(status) if status else 1)
 
@@ -143,7 +145,7 @@ def serve(name: str, parent: int) -> None:
     for module in PRELOADED:
         __import__(module)
     gc.collect()
-    gc.freeze()  # what is imported stays: no collection in a job has to walk through it, nor copy its pages
+    gc.freeze()  # what is imported stays: no collection in a job walks it or copies its pages
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("\0" + name)
     listener.listen(64)
@@ -174,9 +176,8 @@ def serve(name: str, parent: int) -> None:
                     signal.set_wakeup_fd(-1)
                     _run(request, files, me)
                 _close(files)
-                with contextlib.suppress(
-                    OSError
-                ):  # if the script has gone, the selector says so below
+                # if the script has gone, the selector says so below
+                with contextlib.suppress(OSError):
                     connection.sendall(b"%d\n" % child)
                 children[child] = connection
                 selector.register(connection, selectors.EVENT_READ, data=child)

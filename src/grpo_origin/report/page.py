@@ -1,169 +1,261 @@
 """The report of a run: one HTML page that needs nothing but itself, figures and tables inside.
 
-A page of our own rather than `snakemake --report`: it is a node of the DAG like any other, so `make figures` ends with it
-and it is never out of date; it shows every figure at once, claims first; and it holds no script, so nothing can fail to load.
+Called by workflow/scripts/report.py. A page of our own rather than `snakemake --report`: it is a
+node of the DAG like any other, so `make figures` ends with it and it is never out of date; it shows
+every figure at once, claims first; and it holds no script, so nothing can fail to load.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 
+from grpo_origin.analysis.stages import method_label
+from grpo_origin.analysis.statistics import LEVEL
+from grpo_origin.config.notation import SPLITS
+from grpo_origin.config.schema import Settings
 from grpo_origin.jobs.files import atomic
+from grpo_origin.report.figures import figures_of
+from grpo_origin.report.registry import (
+    CATEGORIES,
+    PAGE_TEMPLATE,
+    SHOWN_TABLES,
+    FigureEntry,
+)
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; }
-h2 { margin-top: 3rem; border-bottom: 1px solid #ddd; }
-figure { margin: 2rem 0; }
-img { max-width: 100%; }
-figcaption { color: #444; font-size: .92rem; }
-nav a { margin-right: 1rem; }
-table { border-collapse: collapse; font-size: .85rem; }
-td, th { padding: .25rem .6rem; border-bottom: 1px solid #e5e5e5; text-align: left; vertical-align: top; }
-.scroll { overflow-x: auto; }
-.supported { color: #0a6b3d; font-weight: 600; }
-.contradicted { color: #a3261d; font-weight: 600; }
-.inconclusive { color: #7a5b00; font-weight: 600; }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; }
-"""
+RUN = "How it was run"
+VERDICTS = ("supported", "contradicted", "inconclusive")
 
 
-def html_table(table: pd.DataFrame) -> str:
-    """A table as HTML: numbers to three digits, verdicts coloured."""
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it; `data` is its PNG in base64."""
 
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.3g}"
-        text = html.escape(str(value))
-        return (
-            f'<span class="{text}">{text}</span>'
-            if text in ("supported", "contradicted", "inconclusive")
-            else text
-        )
+    name: str
+    title: str
+    caption: str
+    data: str
 
-    head = "".join(f"<th>{html.escape(str(name)).replace('_', ' ')}</th>" for name in table.columns)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row)}</tr>"
-        for row in table.itertuples(index=False)
+
+@dataclass
+class Category:
+    """A section of the page."""
+
+    title: str
+    figures: list[Picture] = field(default_factory=list)
+    tables: list[tuple[str, pd.DataFrame]] = field(default_factory=list)
+
+
+def words_of(settings: Settings, beta: float, axis: str | None = None) -> dict[str, Any]:
+    """What titles and captions can name; `beta` is the KL weight of the method shown, 0 for none.
+
+    `seeds` counts seeds, `prompts` test prompts of a split and seed, `pool` prompts that runs to
+    convergence train on, `bin_prompts` the fewest a bin needs. Text: `n` and `theory_n` (how
+    many seeds), `interval` (what bars are), `means` (both), `mixed` (numbers of foreign tokens).
+    """
+    seeds = len(settings.seeds)
+    unit = "t interval over seeds (over prompts where seeds agree)"
+    interval = f"{100 * LEVEL:g} % {unit if seeds > 1 else 'interval over prompts (one seed)'}"
+    counts = (0, *settings.axes[axis].mixed) if axis else ()
+    return {
+        "axis": axis,
+        "beta": beta,
+        "bin_prompts": settings.claims.band_prompts,
+        "interval": interval,
+        "means": f"{_counted(seeds)}: mean over seeds, bars: {interval}, every seed a point",
+        "method": method_label(settings.main_method),
+        "mixed": ", ".join(map(str, counts)),
+        "n": _counted(seeds),
+        "pool": settings.theory.pool,
+        "prompts": settings.evaluation.prompts,
+        "seeds": seeds,
+        "theory_n": _counted(min(seeds, settings.theory.seeds)),
+    }
+
+
+def _counted(seeds: int) -> str:
+    return f"n = {seeds} seed{'' if seeds == 1 else 's'}"
+
+
+def texts(entry: FigureEntry, words: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and caption of a figure; raises jinja2.UndefinedError for a word there is not."""
+    plain = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    title, caption = (
+        plain.from_string(text).render(**words).strip() for text in (entry.title, entry.caption)
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return title, caption
 
 
 def claims_table(claims: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The ledger as a reader wants it: verdict first, effect and interval (of this level) together."""
+    """The ledger as a reader wants it: verdict first, effect and interval of this level as one."""
+    numbers = claims[["effect", "low", "high"]].to_numpy(float)
     effect = [
-        ("–" if pd.isna(row.effect) else f"{row.effect:+.3f}")
-        + ("" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
-        for row in claims.itertuples(index=False)
+        ("–" if math.isnan(mean) else f"{mean:+.3f}")
+        + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+        for mean, low, high in numbers
     ]
     columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
-    return pd.DataFrame(
-        columns
-        | {
-            f"effect [{100 * level:g} % interval]": effect,
-            "p": claims["p_value"],
-            "cells": claims["cells"],
-            "note": claims["note"],
-        }
-    )
-
-
-def claims_html(claims: pd.DataFrame, method: str, level: float) -> str:
-    """The ledger of one method, and those of the others folded away."""
-    shown = {
-        name: html_table(claims_table(table, level))
-        for name, table in claims.groupby("method", sort=False)
-    }
-    own = shown.pop(method)
-    others = (
-        f"<details><summary>the same for {html.escape(name)}</summary>{rows}</details>"
-        for name, rows in shown.items()
-    )
-    return (f"<p>Method: {html.escape(method)}.</p>{own}" if shown else own) + "".join(others)
-
-
-def figure_html(path: str | Path, title: str, caption: str) -> str:
-    """A PNG figure, embedded, with its title and caption."""
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    return (
-        f"<figure><h3>{html.escape(title)}</h3>"
-        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
+    columns[f"effect on mass [{100 * level:g} % interval]"] = pd.Series(effect, claims.index)
+    columns |= {"p": claims["p_value"], "cells": claims["cells"], "note": claims["note"]}
+    return pd.DataFrame(columns)
 
 
 def stage_times(provenance: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Run time and memory by stage from provenance records, each with a `stage`."""
+    """Run time and memory by stage and device from provenance records, each with a `stage`."""
+    columns = {"seconds": "seconds", "peak memory (MiB)": "peak_memory_mib"}
     table = pd.DataFrame(
-        {
-            "stage": p["stage"],
-            "device": p["device"],
-            "seconds": p["seconds"],
-            "peak memory (MiB)": p["peak_memory_mib"],
-        }
-        for p in provenance
+        {"stage": record["stage"], "device": record.get("device_name", record["device"])}
+        | {name: record[key] for name, key in columns.items()}
+        for record in provenance
     )
     grouped = table.groupby(["stage", "device"], sort=False)
-    times = (
-        grouped["seconds"]
-        .agg(jobs="count", median="median", total="sum")
-        .rename(columns={"median": "median s", "total": "total s"})
-    )
+    times = grouped["seconds"].agg(["count", "median", "sum"])
+    times.columns = ["jobs", "median (s)", "total (s)"]
     return times.join(grouped["peak memory (MiB)"].max()).reset_index()
+
+
+def numerics_of(provenance: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """How the stages computed, a row for each way that occurs.
+
+    Columns device (its class), what provenance records of numerics, jobs (how many), stages.
+    """
+    keys = ("precision", "tf32", "compile", "deterministic", "cpu_capability", "threads")
+    rows = []
+    for record in provenance:
+        known = record.get("numerics", {})
+        row = {"device": record["device"].partition(":")[0]}
+        row |= {key: str(known.get(key, "not recorded")) for key in keys}
+        rows.append(row | {"stage": record["stage"]})
+    grouped = pd.DataFrame(rows).groupby(["device", *keys], sort=False)["stage"]
+    stages = grouped.agg(lambda names: ", ".join(dict.fromkeys(names)))
+    table = pd.DataFrame({"jobs": grouped.size(), "stages": stages}).reset_index()
+    return table.rename(columns={"cpu_capability": "CPU capability"})
+
+
+def numerics_warnings(numerics: pd.DataFrame) -> list[str]:
+    """A line for each of device class and precision in which the stages of a run differ."""
+    lines = []
+    for name, label in (("device", "device class"), ("precision", "precision")):
+        kinds = numerics.groupby(name, sort=False)["jobs"].sum()
+        if len(kinds) > 1:
+            counts = ", ".join(f"{jobs} {kind}" for kind, jobs in kinds.items())
+            lines.append(f"Stages of this run differ in {label} (jobs: {counts}). See {RUN}.")
+    return lines
+
+
+def _categories(
+    settings: Settings,
+    beta: float,
+    figures: Mapping[str, str | Path],
+    tables: Mapping[str, pd.DataFrame],
+) -> list[Category]:
+    """The sections that hold a figure or a table, in their order."""
+    sections = {title: Category(title) for title in CATEGORIES}
+    for name, (entry, axis) in figures_of(settings).items():
+        title, caption = texts(entry, words_of(settings, beta, axis))
+        data = base64.b64encode(Path(figures[name]).read_bytes()).decode()
+        sections[entry.category].figures.append(Picture(name, title, caption, data))
+    for name, (category, title) in SHOWN_TABLES.items():
+        if name in tables:
+            sections[category].tables.append((title, tables[name]))
+    return [section for section in sections.values() if section.figures or section.tables]
+
+
+def _as_written(settings: Settings) -> dict[str, Any]:
+    """The settings that change results, as a configuration that gives the same ones."""
+    dumped = settings.model_dump(mode="json", exclude={"runtime", "resources"})
+    for name, axis in settings.axes.items():
+        dumped["axes"][name] |= {split: [str(t) for t in axis.tasks(split)] for split in SPLITS}
+    dumped["methods"] = [{name: values} for name, values in settings.methods.items()]
+    return dumped
+
+
+def _shown(value: Any) -> str:
+    """A value in a cell of a table: numbers to three digits or more, nothing if it is missing."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "" if value is None else str(value)
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def _environment() -> jinja2.Environment:
+    """Where the page is rendered: every text is escaped, a word there is not is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE_TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"anchor": _anchor, "shown": _shown}
+    return environment
 
 
 def write_report(
     path: str | Path,
     *,
-    run: str,
-    claims: pd.DataFrame,
-    method: str,
-    figures: Sequence[tuple[str, str, str, str | Path]],
-    tables: Sequence[tuple[str, str, pd.DataFrame]] = (),
+    settings: Settings,
+    beta: float,
+    figures: Mapping[str, str | Path],
+    tables: Mapping[str, pd.DataFrame],
     provenance: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
 ) -> None:
-    """Write the page; the ledger of `method` is open.
+    """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
-    `figures` are (category, title, caption, PNG), `tables` (category, title, table), shown in their order.
+    `figures` are PNG files by name, all that `figures_of` names; `tables` by name hold `claims` and
+    what there is of `warnings` and SHOWN_TABLES; `provenance` a record a stage, with its `stage`.
     """
-    categories: dict[str, list[str]] = {}
-    for category, title, caption, png in figures:
-        categories.setdefault(category, []).append(figure_html(png, title, caption))
-    for category, title, table in tables:
-        categories.setdefault(category, []).append(
-            f"<h3>{html.escape(title)}</h3>{html_table(table)}"
-        )
-    sections = {"Claims": claims_html(claims, method, 1 - settings["claims"]["significance"])}
-    sections |= {category: "".join(shown) for category, shown in categories.items()}
+    level = 1 - settings.claims.significance
+    ledgers = {
+        str(name): claims_table(table, level)
+        for name, table in tables["claims"].groupby("method", sort=False)
+    }
+    main = ledgers.pop(settings.main_method)
+    numerics = numerics_of(provenance) if provenance else None
+    warnings = [] if numerics is None else numerics_warnings(numerics)
+    warning_rows = tables.get("warnings")
+    if warning_rows is not None and warning_rows.empty:
+        warning_rows = None
+    warned = bool(warnings) or warning_rows is not None
+    categories = _categories(settings, beta, figures, tables)
     versions = provenance[0]["versions"] if provenance else {}
-    commits = sorted({str(p["git_commit"]) for p in provenance})
-    software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    times = html_table(stage_times(provenance)) if provenance else ""
-    shown = html.escape(json.dumps(settings, indent=2))
-    sections["How it was run"] = (
-        f"<p>git commit {html.escape(', '.join(commits))}; {html.escape(software)}</p>{times}<h3>Settings</h3><pre>{shown}</pre>"
-    )
-    anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    links = "".join(
-        f'<a href="#{anchor}">{html.escape(title)}</a>' for title, anchor in anchors.items()
-    )
-    body = "".join(
-        f'<section id="{anchors[title]}"><h2>{html.escape(title)}</h2>{content}</section>'
-        for title, content in sections.items()
-    )
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        '<link rel="icon" href="data:,">'
-        f"<title>grpo-origin: {html.escape(run)}</title><style>{STYLE}</style></head><body><h1>grpo-origin: run {html.escape(run)}</h1>"
-        "<p>Can RL post-training take a language model beyond what it was pretrained on? Every number below comes from this run.</p>"
-        f"<nav>{links}</nav>{body}</body></html>\n"
+        _environment()
+        .get_template(PAGE_TEMPLATE.name)
+        .render(
+            run=settings.run,
+            titles=[
+                *(["Warnings"] if warned else []),
+                "Claims",
+                *(category.title for category in categories),
+                RUN,
+            ],
+            verdicts=VERDICTS,
+            warned=warned,
+            warnings=warnings,
+            warning_rows=warning_rows,
+            method=settings.main_method,
+            claims=main,
+            others=ledgers,
+            categories=categories,
+            commits=sorted({str(record["git_commit"]) for record in provenance}),
+            software=", ".join(f"{name} {text}" for name, text in versions.items() if text),
+            numerics=numerics,
+            times=stage_times(provenance) if provenance else None,
+            settings=json.dumps(_as_written(settings), indent=2),
+        )
     )
     with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page + "\n", encoding="utf-8")

@@ -1,11 +1,13 @@
-"""KL-regularised RL to convergence on a small fixed pool of prompts, two ways, to hold against `theory`.
+"""KL-regularised RL to convergence on a small fixed pool of prompts, to hold against theory.
 
-`rloo` is TRL's RLOOTrainer: the sequence log-ratio, times beta, is subtracted from the reward, and the advantage is reward
-minus the mean of the others in the group, neither scaled nor clipped. Its expected gradient is that of E[R] - beta KL, the
-objective of the law. At the optimum R - beta ln(pi/q) is the same for every completion, so advantages and with them the
-gradient noise vanish there. `grpo` is TRL's GRPOTrainer as this study uses it: advantages over the group's standard
-deviation and a per-token KL term in the loss. Both see the whole pool at every step, take one optimiser step on each batch
-of rollouts (so ratios are 1 and ratio clipping does nothing) and don't clip gradients. Knows nothing of the workflow.
+Called by the job `converge`. `rloo` is TRL's RLOOTrainer: the sequence log-ratio, times beta, is
+subtracted from the reward, and the advantage is reward minus the mean of the others in the group,
+neither scaled nor clipped. Its expected gradient is that of E[R] - beta KL, the objective of the
+law. At the optimum R - beta ln(pi/q) is the same for every completion, so advantages and with them
+the gradient noise vanish there. `grpo` is TRL's GRPOTrainer as this study uses it: advantages over
+the group's standard deviation and a per-token KL term in the loss. Both see the whole pool at every
+step, take one optimiser step on each batch of rollouts (so ratios are 1 and ratio clipping does
+nothing) and don't clip gradients. Knows nothing of the workflow.
 """
 
 from __future__ import annotations
@@ -15,34 +17,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from grpo_origin.config.schema import RuntimeSettings, TheorySettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.law import grpo_mass, optimal_mass, optimal_objective
 from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
 from grpo_origin.jobs.files import write_table
 from grpo_origin.rl.method import find
-from grpo_origin.rl.trainer import (
-    ExactMatch,
-    TokenGRPOTrainer,
-    TokenRLOOTrainer,
-    scratch,
-    trainer_config,
-)
-from grpo_origin.tasks.tokenizer import build_tokenizer
+from grpo_origin.rl.stage import prompt_dataset, scratch
+from grpo_origin.rl.trainer import make_trainer
 from grpo_origin.tasks.world import World
 from grpo_origin.training.loop import Progress
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import (
+    FiniteGuard,
+    choose_device,
+    exact_arithmetic,
+    float32_view,
+    training_arithmetic,
+)
 
 
 def spread(values: np.ndarray, count: int) -> np.ndarray:
@@ -53,11 +50,12 @@ def spread(values: np.ndarray, count: int) -> np.ndarray:
 
 
 class Trace(TrainerCallback):
-    """Exact mean mass as training goes, every few steps, and for rloo the sampled objective, averaged over these steps.
+    """Exact mean mass every few steps and, for rloo, the sampled objective averaged over them.
 
-    The gap of the objective to its optimum is beta KL(pi || pi*), so it tells convergence without looking at the mass. TRL's
-    GRPO logs another estimate of the KL, e^-l - 1 + l of the log-ratio l, which is too small on samples of a policy that has
-    moved far: it hardly ever draws the completions that carry the sum.
+    The gap of the objective to its optimum is beta KL(pi || pi*), so it tells convergence without
+    looking at the mass. TRL's GRPO logs another estimate of the KL, e^-l - 1 + l of the log-ratio
+    l, which is too small on samples of a policy that has moved far: it hardly ever draws the
+    completions that carry the sum.
     """
 
     def __init__(
@@ -83,15 +81,10 @@ class Trace(TrainerCallback):
         self.progress = Progress(state.max_steps)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any,
-        logs: dict[str, float],
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        if "reward" not in logs:
+        model, logs = more["model"], more["logs"]
+        if self.progress is None or "reward" not in logs:
             return
         # `kl` is a mean over tokens; times the mean length it is the mean log-ratio of a sequence.
         kl = logs["kl"] * logs["completions/mean_length"] if self.exact_kl else np.nan
@@ -104,7 +97,7 @@ class Trace(TrainerCallback):
             "optimal_objective": self.optimum,
         }
         for name, rows in self.pools.items():
-            mass = np.exp(exact_mass(model, rows, self.batch_size, model.device)[0])
+            mass = np.exp(_exact_log_mass(model, rows, self.batch_size))
             row |= {
                 f"{name}_mass": float(mass.mean()),
                 f"{name}_distance": float(np.abs(mass - self.law[name]).mean()),
@@ -137,26 +130,25 @@ def converge(
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Train the model folder `source` by `method` (rloo or grpo) and write exact masses before and after, one row a prompt.
+    """Train the model folder `source` by `method` and write exact masses before and after.
 
-    The pool holds prompts of the GRPO file at evenly spaced ranks of starting mass; the test prompts of the same split are
-    the held-out ones. `trace` gets the course of the run. Nothing is kept of a killed run: it takes a minute.
+    The pool holds prompts of the set `prompts` at evenly spaced ranks of starting mass; the test
+    prompts of the same split are the held-out ones. `output` gets one row a prompt, `trace` the
+    course of the run. Nothing is kept of a killed run: it takes a minute. Raises NotFinite if a
+    gradient or weight is no number.
     """
     device, weight = choose_device(numerics, runtime.threads), float(beta)
-    model = load_model(source)
+    model, size = load_model(source), evaluation.batch_size
+    torch.nn.Module.to(model, device)
     candidates = read_prompts(prompts, theory.trained_on)
-    chosen = spread(
-        exact_mass(model, Sequences(candidates), evaluation.batch_size, device)[0], theory.pool
-    )
+    chosen = spread(_exact_log_mass(model, Sequences(candidates), size), theory.pool)
     tables = {"train": candidates.take(chosen), "heldout": read_prompts(test, theory.trained_on)}
     pools = {name: Sequences(table) for name, table in tables.items()}
-    gold = {
-        name: gold_log_probs(model, rows, evaluation.batch_size, device)
-        for name, rows in pools.items()
-    }
+    with exact_arithmetic(device):
+        gold = {name: gold_log_probs(model, rows, size, device) for name, rows in pools.items()}
     before = {name: np.array([row.sum() for row in rows]) for name, rows in gold.items()}
 
-    settings = RLSettings(
+    rl = RLSettings(
         steps=theory.steps,
         prompts_per_step=len(chosen),
         group_size=theory.group_size,
@@ -165,28 +157,24 @@ def converge(
         beta=weight,
         max_grad_norm=1e9,
     )
-    table = tables["train"]
-    dataset = Dataset.from_dict(
-        {name: table[column].to_pylist() * theory.steps for name, column in COLUMNS.items()}
-    )
-    course = Trace(
-        pools, before, weight, theory.trace_every, evaluation.batch_size, exact_kl=method == "rloo"
-    )
-    with scratch(runtime) as folder:
-        longest = max(map(len, table["completion_ids"].to_pylist()))
-        config = trainer_config(
-            find(method)(), settings, numerics, device, longest, world.seed, folder
-        )
-        trainer = {"rloo": TokenRLOOTrainer, "grpo": TokenGRPOTrainer}[method](
-            model=model,
-            reward_funcs=ExactMatch(world),
-            args=config,
-            train_dataset=dataset,
-            processing_class=build_tokenizer(world),
+    rl_method = find(method)()
+    exact_kl = rl_method.trainer == "RLOOTrainer"
+    course = Trace(pools, before, weight, theory.trace_every, size, exact_kl)
+    guard = FiniteGuard(f"converge {method}")
+    with scratch(runtime) as folder, training_arithmetic(numerics, device):
+        make_trainer(
+            rl_method,
+            model,
+            prompt_dataset(pa.concat_tables([tables["train"]] * theory.steps)),
+            world=world,
+            rl=rl_method.settings(rl),
+            numerics=numerics,
+            device=device,
+            folder=folder,
+            guard=guard,
             callbacks=[course],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        ).train()
+    guard.weights(model, rl.steps)
 
     cell = {"method": method, "beta": weight, "axis": axis, "seed": world.seed, "ood_ratio": ratio}
     parts = []
@@ -199,9 +187,7 @@ def converge(
             "task": tables[name]["task"].cast(pa.string()),
         }
         columns["log_mass_before"] = pa.array(before[name])
-        columns["log_mass_after"] = pa.array(
-            exact_mass(model, rows, evaluation.batch_size, device)[0]
-        )
+        columns["log_mass_after"] = pa.array(_exact_log_mass(model, rows, size))
         columns["log_mass_fixed_point"] = pa.array(
             _log_fixed_point(method, gold[name], weight, theory.group_size)
         )
@@ -210,13 +196,19 @@ def converge(
     write_table(output, pa.concat_tables(parts))
 
 
-COLUMNS = {"prompt": "prompt_ids", "question": "prompt_ids", "task": "task"}
+def _exact_log_mass(model: Any, rows: Sequences, batch_size: int) -> np.ndarray:
+    """ln Q of every row (rows,) in float32, also of a model in the middle of bfloat16 training."""
+    with exact_arithmetic(model.device):
+        return exact_mass(float32_view(model), rows, batch_size, model.device)[0]
 
 
 def _log_fixed_point(
     method: str, gold: list[np.ndarray], beta: float, group_size: int
 ) -> np.ndarray:
-    """Log mass (prompts,) at which the method comes to rest if every prefix is free: the law for rloo, else GRPO's own."""
+    """Log mass (prompts,) at which the method comes to rest if every prefix is free.
+
+    The law for rloo, else GRPO's own.
+    """
     mass = np.empty(len(gold))
     lengths = np.array([len(row) for row in gold])
     for length in np.unique(lengths):

@@ -1,7 +1,8 @@
-"""What an RL method is: settings, and hooks into one step of TRL's trainer. Each file of `methods` holds one.
+"""What an RL method is: settings, and hooks into one step of TRL's trainer.
 
-The base class is plain GRPO; a method overrides the hooks in which it differs, and every hook starts from what TRL computed.
-Knows nothing of the workflow, and imports neither torch nor TRL, so that settings are checked without them.
+The base class is plain GRPO; a method overrides the hooks in which it differs, and every hook
+starts from what TRL computed. Called by `study` to check a run's methods and by the trainer at each
+step. Imports neither torch nor TRL, so that settings are checked without them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from grpo_origin.config.fields import ConfigError, Count, Section
 from grpo_origin.config.load import one_line
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rollout:
-    """Completions of one step: B = prompts x group size, a prompt's completions in consecutive rows, T tokens at most."""
+    """Completions of one step: B = prompts x group size, T tokens at most.
+
+    A prompt's completions are in consecutive rows.
+    """
 
     inputs: list[dict[str, Any]]
     """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`."""
@@ -41,10 +45,12 @@ class Rollout:
     rewards: Tensor
     """Exact match, 0 or 1 (B,)."""
     batch: dict[str, Any]
-    """What TRL trains on: `completion_ids`, `completion_mask` (B, T), `advantages` (B,), `prompt_ids`, ..., and
-    `old_per_token_logps`, `ref_per_token_logps` (B, T) where iterations > 1 and beta > 0 ask for them."""
+    """What TRL trains on: `completion_ids`, `completion_mask` (B, T), `advantages` (B,),
+    `prompt_ids`, and `old_per_token_logps`, `ref_per_token_logps` (B, T) where iterations > 1 and
+    beta > 0 ask.
+    """
     trainer: MethodHooks
-    """The trainer: `model`, `num_generations`, and `memory`, a JSON-able dict that checkpoints keep."""
+    """`model`, `num_generations`, and `memory`, a JSON-able dict that checkpoints keep."""
 
     @property
     def group_size(self) -> int:
@@ -56,43 +62,45 @@ class Rollout:
         return values.view(-1, self.group_size)
 
     def relative(self, rewards: Tensor, scaled: bool = True) -> Tensor:
-        """Rewards (B,) less their group's mean and, if `scaled`, over its standard deviation, as TRL does it."""
+        """Rewards (B,) less their group's mean, over its standard deviation if `scaled`, as TRL."""
         grouped = self.groups(rewards)
         centred = grouped - grouped.mean(1, keepdim=True)
         return (centred / (grouped.std(1, keepdim=True) + 1e-4) if scaled else centred).flatten()
 
     @property
     def right_only(self) -> Tensor:
-        """Advantages (B,) of plain likelihood of the right completions: 1 for these, over their share of the batch, and 0 for others."""
+        """Advantages (B,) of plain likelihood of the right completions.
+
+        1 for these, over their share of the batch, and 0 for others.
+        """
         return self.rewards / self.rewards.mean().clamp(min=1 / len(self.rewards))
 
     @property
     def mixed(self) -> Tensor:
-        """Which rows belong to a group with both right and wrong completions (B,), bool."""
+        """Which rows belong to a group with right and wrong completions (B,), bool."""
         mean = self.groups(self.rewards).mean(1, keepdim=True)
         return ((mean > 0) & (mean < 1)).expand(-1, self.group_size).flatten()
 
     def replaced(self, rows: Mapping[int, int], other: Rollout) -> Rollout:
-        """This rollout with some rows (own row -> row of `other`) from another one of as many rows."""
+        """This rollout with some rows (row here -> row of `other`) from another of as many rows."""
         import torch
+        from torch.nn.functional import pad
 
         size = len(self.inputs)
         order = [size + rows[i] if i in rows else i for i in range(size)]
         batch = {}
-        for name, own in self.batch.items():
-            theirs = other.batch[name]
-            if own.dim() == 2:
-                left = name.startswith(
-                    "prompt"
-                )  # prompts are padded on the left, completions on the right
-                width = max(own.shape[1], theirs.shape[1])
-                own, theirs = (
-                    torch.nn.functional.pad(
-                        x, (left * (width - x.shape[1]), (not left) * (width - x.shape[1]))
-                    )
-                    for x in (own, theirs)
-                )
-            batch[name] = torch.cat([own, theirs])[order] if own.dim() else own
+        for name, tensor in self.batch.items():
+            parts = [tensor, other.batch[name]]
+            if tensor.dim() == 2:
+                # Prompts are padded on the left, completions on the right.
+                left = name.startswith("prompt")
+                width = max(part.shape[1] for part in parts)
+                missing = [width - part.shape[1] for part in parts]
+                parts = [
+                    pad(part, (count, 0) if left else (0, count))
+                    for part, count in zip(parts, missing, strict=True)
+                ]
+            batch[name] = torch.cat(parts)[order] if tensor.dim() else tensor
         batch["num_items_in_batch"] = batch["completion_mask"].sum()
         inputs, completions = self.inputs + other.inputs, self.completions + other.completions
         rewards = torch.cat([self.rewards, other.rewards])[order]
@@ -106,8 +114,11 @@ class Rollout:
 
     @cached_property
     def steps(self) -> list[list[bool]]:
-        """Which steps of each completion are right: one a block `<think> state` or `<answer> state <eos>`, in its place."""
-        found = []
+        """Which steps of each completion are right, in their places.
+
+        A step is a block `<think> state` or `<answer> state <eos>`.
+        """
+        verdicts = []
         for row, completion in zip(self.inputs, self.completions, strict=True):
             spec, gold = TaskSpec.model_validate(row["task"]), row["gold"]
             width, last = 1 + spec.length, len(spec.operations) - 1
@@ -115,41 +126,82 @@ class Rollout:
                 (i + 1) * width if i < last else max(len(gold), len(completion))
                 for i in range(last + 1)
             ]
-            found.append(
+            verdicts.append(
                 [completion[i * width : end] == gold[i * width : end] for i, end in enumerate(ends)]
             )
-        return found
+        return verdicts
+
+
+# How TRL makes rewards relative to their group: `scale_rewards` -> over the standard deviation.
+SCALED = {"group": True, True: True, "none": False, False: False}
 
 
 class Method(Section):
-    """An RL method: plain GRPO but for the hooks that a subclass overrides."""
+    """An RL method: plain GRPO but for the hooks that a subclass overrides and what it declares."""
 
     iterations: Count | None = Field(
         None,
-        description="Optimiser steps on each batch of rollouts; `grpo.iterations` when left out.",
+        description="Optimiser steps on each batch of rollouts; `rl.iterations` when left out.",
     )
     beta: float | None = Field(
-        None, ge=0, description="Weight of the KL term; `grpo.beta` when left out."
+        None, ge=0, description="Weight of the KL term; `rl.beta` when left out."
     )
 
     trainer: ClassVar[Literal["GRPOTrainer", "RLOOTrainer"]] = "GRPOTrainer"
+    objective: ClassVar[Literal["reward-kl", "other"]] = "reward-kl"
+    """Whether it optimises the expected exact match less the KL term, of which law and bound speak:
+    `other` where a hook changes which completions are rewarded, or by how much."""
+    custom_rewards: ClassVar[bool] = False
+    """Whether `rewards` gives anything but the exact matches."""
+
+    @model_validator(mode="after")
+    def _declared(self) -> Method:
+        """Refuse a class whose hooks and declarations disagree."""
+        kind = type(self)
+        overridden = [
+            hook
+            for hook in ("rollout", "rewards", "advantages", "loss")
+            if getattr(kind, hook) is not getattr(Method, hook)
+        ]
+        if ("rewards" in overridden) != kind.custom_rewards:
+            raise ValueError(
+                f"{kind.__name__} must declare `custom_rewards = True` if, and only if, it "
+                "overrides `rewards`"
+            )
+        bases = kind.__mro__[: kind.__mro__.index(Method)]
+        if overridden and not any("objective" in vars(base) for base in bases):
+            raise ValueError(
+                f"{kind.__name__} overrides `{overridden[0]}`: it must declare `objective`, "
+                '"reward-kl" or "other"'
+            )
+        if kind.custom_rewards and "advantages" not in overridden and self._scaled is None:
+            raise ValueError(
+                f"{kind.__name__} overrides `rewards` under a trainer that does not make "
+                "advantages as GRPO does: override `advantages` too"
+            )
+        return self
+
+    @property
+    def _scaled(self) -> bool | None:
+        """Whether advantages are over the group's standard deviation; None if made otherwise.
+
+        RLOO's have the KL term in them, and TRL can scale by the batch.
+        """
+        if self.trainer != "GRPOTrainer":
+            return None
+        return SCALED.get(self.arguments().get("scale_rewards", "group"))
 
     def settings(self, rl: RLSettings, **changes: Any) -> RLSettings:
-        """The GRPO section with what this method sets otherwise; raises ValidationError if that can't be."""
+        """The `rl` section with what this method sets otherwise.
+
+        Raises ValidationError if that can't be.
+        """
         changes |= {
             key: value
             for key in ("iterations", "beta")
             if (value := getattr(self, key)) is not None
         }
         return RLSettings.model_validate(rl.model_dump() | changes)
-
-    @property
-    def objective_is_grpos(self) -> bool:
-        """Whether the expected exact match less the KL term is what it optimises: no hook changes what is rewarded."""
-        return all(
-            getattr(type(self), hook) is getattr(Method, hook)
-            for hook in ("rollout", "rewards", "advantages")
-        )
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of TRL's GRPOConfig (or RLOOConfig) that differ from plain GRPO's."""
@@ -163,39 +215,36 @@ class Method(Section):
         """Longest sequence in training, from the lengths of a task's prompt and completion."""
         return prompt + completion
 
-    def prompts(
-        self, own: pa.Table, other: pa.Table, count: int, draws: np.random.Generator
+    def order(
+        self, prompts: pa.Table, others: pa.Table, count: int, draws: np.random.Generator
     ) -> pa.Table:
-        """The prompts in the order of training, from the prompt sets of the stage's split and of the other one; `count` are used."""
-        return own
+        """The prompts in the order of training, of which `count` are used.
+
+        `prompts` are those of the stage's split, `others` those of the other one.
+        """
+        return prompts
 
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         """Completions of these prompts (B rows, each prompt repeated for its group)."""
         return trainer.sample(inputs)
 
     def rewards(self, rollout: Rollout) -> Tensor:
-        """Rewards (B,) that advantages are made of; the log shows exact matches whatever these are."""
+        """Rewards (B,) that advantages are made of; the log shows exact matches all the same."""
         return rollout.rewards
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Advantages, (B,) or (B, T): TRL's own, unless the rewards are changed; those are made relative as GRPO does it.
-
-        Raises TypeError if TRL would do something else with rewards: RLOO, whose KL term is part of them, or scaling by the batch.
-        """
-        rewards = self.rewards(rollout)
-        if rewards is rollout.rewards:
+        """Advantages, (B,) or (B, T): TRL's, or custom rewards made relative as GRPO does."""
+        if not self.custom_rewards:
             return rollout.batch["advantages"]
-        scale = self.arguments().get("scale_rewards", "group")
-        scale = {True: "group", False: "none"}.get(scale, scale)
-        if self.trainer != "GRPOTrainer" or scale not in ("group", "none"):
-            raise TypeError(
-                f"{type(self).__name__}: override `advantages` too, since its trainer does not make them as plain GRPO does"
-            )
-        return rollout.relative(rewards, scaled=scale == "group")
+        return rollout.relative(self.rewards(rollout), scaled=bool(self._scaled))
 
     def log_probs(self, log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
-        """The policy's log-probabilities (B, T) that the loss is made of; `batch` as in Rollout, shuffled."""
+        """The policy's log-probabilities (B, T) in the loss; `batch` as in Rollout, shuffled."""
         return log_probs
+
+    def loss(self, trainer: MethodHooks, model: Any, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch (as in Rollout, shuffled), a scalar: TRL's."""
+        return trainer.loss_of(model, batch)
 
 
 def names() -> list[str]:
@@ -204,7 +253,10 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Method]:
-    """The method of a name. Raises ValueError, with the names there are, for any other, and for a file without a method."""
+    """The method of a name.
+
+    Raises ValueError, with the names there are, for any other, and for a file without a method.
+    """
     if name not in names():
         raise ValueError(f"unknown method {name!r} (known: {', '.join(names())})")
     module = importlib.import_module(f"{methods.__name__}.{name}")
@@ -224,37 +276,41 @@ def load_methods(settings: Settings) -> dict[str, Method]:
     Raises ConfigError for an unknown method or setting, for one that can't run with the `rl`
     section, and for one that needs longer sequences than the model's context.
     """
-    found: dict[str, Method] = {}
+    loaded: dict[str, Method] = {}
     for name, values in settings.methods.items():
-        try:
-            kind = find(name)
-        except ValueError as error:
-            raise ConfigError(f"methods: {error}") from None
-        for key in values:
-            if key not in kind.model_fields:
-                allowed = ", ".join(kind.model_fields)
-                raise ConfigError(
-                    f"methods: method {name} has no setting {key!r} (allowed: {allowed})"
-                )
-        try:
-            found[name] = kind.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"methods: method {name}: {one_line(error)}") from None
-        try:
-            found[name].settings(settings.rl)
-        except ValidationError as error:
-            raise ConfigError(
-                f"methods: {name} can't run with this rl section: {one_line(error)}"
-            ) from None
+        loaded[name] = _load(name, values, settings.rl)
         for axis, tasks in settings.axes.items():
             for task in (*tasks.id, *tasks.ood):
-                tokens = found[name].tokens(task.prompt_tokens, task.completion_tokens)
+                tokens = loaded[name].tokens(task.prompt_tokens, task.completion_tokens)
                 if tokens > settings.model.context:
                     raise ConfigError(
                         f"axes.{axis}: task '{task}' needs {tokens} tokens under {name}, "
                         f"more than model.context ({settings.model.context})"
                     )
-    return found
+    return loaded
+
+
+def _load(name: str, values: Mapping[str, Any], rl: RLSettings) -> Method:
+    """A method with its settings, which the `rl` section allows; raises ConfigError."""
+    try:
+        kind = find(name)
+    except ValueError as error:
+        raise ConfigError(f"methods: {error}") from None
+    for key in values:
+        if key not in kind.model_fields:
+            allowed = ", ".join(kind.model_fields)
+            raise ConfigError(f"methods: method {name} has no setting {key!r} (allowed: {allowed})")
+    try:
+        method = kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"methods: method {name}: {one_line(error)}") from None
+    try:
+        method.settings(rl)
+    except ValidationError as error:
+        raise ConfigError(
+            f"methods: {name} can't run with this rl section: {one_line(error)}"
+        ) from None
+    return method
 
 
 def prompts_needed(settings: Settings, methods: Mapping[str, Method]) -> int:

@@ -1,48 +1,36 @@
-"""RL with verifiable rewards: TRL's trainers, fed token lists, scored by the task's own checker, with a method's hooks.
+"""TRL's trainers, fed token lists, scored by the task's own checker, with a method's hooks.
 
-The subclasses change where prompts come from and how a completion is scored; the algorithm is TRL's, and what a method changes
-of it is the method's (`methods`). Knows nothing of evaluation.
+Made by `make_trainer` for RL stages (`stage`) and for RL to convergence (`converge`). The
+subclasses change where prompts come from and how a completion is scored; the algorithm is TRL's,
+and what a method changes of it is the method's (`methods`). Knows nothing of evaluation.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import os
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from grpo_origin.config.notation import SPLITS, TaskSpec
-from grpo_origin.config.schema import RuntimeSettings
+from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import NumericsSettings, RLSettings
-from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
-from grpo_origin.jobs.errors import ArtefactError, Interrupted
-from grpo_origin.jobs.files import write_json
-from grpo_origin.jobs.provenance import Provenance
 from grpo_origin.rl.method import Method, Rollout
-from grpo_origin.rl.methods.grpo import GRPO
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import Vocabulary, build_tokenizer
-from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.loop import Progress, finish
-from grpo_origin.training.model import choose_device, load_model
+from grpo_origin.tasks.world import World
+from grpo_origin.training.numerics import FiniteGuard
 
-MEMORY = "memory.json"  # of a method, in a checkpoint
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
+    OnlineTrainer = GRPOTrainer
+else:
+    OnlineTrainer = object  # the mixin goes before any of TRL's online trainers
 
 # Columns of the training log and the names TRL gives them.
 LOGGED = {
@@ -71,7 +59,9 @@ class ExactMatch:
     def __call__(
         self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any
     ) -> list[float]:
-        """Score completions (token lists) of questions (the task's prompts, token lists) of the named tasks."""
+        """Score completions (token lists) of questions (the task's prompts, token lists) of the
+        named tasks.
+        """
         rewards = np.zeros(len(question))
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
@@ -82,21 +72,28 @@ class ExactMatch:
         return rewards.tolist()
 
 
-class MethodHooks:
-    """Mixin for TRL's online trainers: prompts are token lists already, and a method has its say at each step.
+class MethodHooks(OnlineTrainer):
+    """Mixin for TRL's online trainers: prompts are token lists, a method has its say at each step.
 
-    `memory` is the method's own state, JSON-able, kept in checkpoints.
+    `memory` is the method's own state, JSON-able, kept in checkpoints; `guard` refuses gradients
+    that are not finite, before the optimiser sees them.
     """
+
+    model: Any
+    num_generations: int
+    train_dataset: Dataset
+    scored: tuple[list[list[int]], torch.Tensor]  # the last completions (B) and exact matches (B,)
 
     def __init__(
         self,
         *args: Any,
-        method: Method | None = None,
+        method: Method,
+        guard: FiniteGuard,
         memory: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.method = method or GRPO()
+        self.method, self.guard = method, guard
         self.memory = {} if memory is None else memory
         self.training_batch: dict[str, Any] | None = None
 
@@ -113,28 +110,42 @@ class MethodHooks:
         return rewards
 
     def sample(self, inputs: list[dict[str, Any]]) -> Rollout:
-        """Completions of these prompts (B rows, each prompt repeated for its group), scored, with TRL's advantages."""
+        """Scored completions of these prompts, with TRL's advantages.
+
+        B rows, each prompt repeated for its group.
+        """
         batch = super()._generate_and_score_completions(inputs)
         return Rollout(inputs, *self.scored, batch, self)
 
     def draft(self, inputs: list[dict[str, Any]]) -> tuple[list[list[int]], torch.Tensor]:
-        """Completions of these prompts (token lists, B) and their exact matches (B,); nothing is trained on them."""
+        """Completions of these prompts (token lists, B) and their exact matches (B,), for no
+        training.
+        """
         prompts = [row["prompt"] for row in inputs]
         completions = self._generate(prompts)[1]
-        return completions, self._calculate_rewards(
-            inputs, prompts, [""] * len(prompts), completions
-        )[:, 0]
+        texts = [""] * len(prompts)
+        return completions, self._calculate_rewards(inputs, prompts, texts, completions)[:, 0]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         rollout = self.method.rollout(self, inputs)
         rollout.batch["advantages"] = self.method.advantages(rollout)
         return rollout.batch
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        self.training_batch = inputs
-        loss = super()._compute_loss(model, inputs)
+    def loss_of(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss of a batch, made of the method's log-probabilities."""
+        self.training_batch = batch
+        loss = super()._compute_loss(model, batch)
         self.training_batch = None
         return loss
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        return self.method.loss(self, model, inputs)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient's norm, which the trainer asks for between backward pass and optimiser."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.guard.number("gradient norm", float(norm), self.state.global_step + 1)
+        return norm
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -146,9 +157,10 @@ class MethodHooks:
         compute_entropy: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        """Log-probabilities (B, T) and entropies (B, T) of the completions, 0 where masked, from the logits of these tokens alone.
+        """Log-probabilities and entropies (B, T) of the completions, 0 where masked.
 
-        TRL's own way never holds all logits, scores the prompt too, and is slower here, where a vocabulary has tens of words.
+        From the logits of these tokens alone. TRL's own way never holds all logits, scores the
+        prompt too, and is slower here, where a vocabulary has tens of words.
         """
         with self.accelerator.autocast():
             logits = model(
@@ -175,86 +187,103 @@ class TokenGRPOTrainer(MethodHooks, GRPOTrainer):
     """GRPOTrainer on token lists."""
 
 
-class TokenRLOOTrainer(MethodHooks, RLOOTrainer):
+class TokenRLOOTrainer(MethodHooks, RLOOTrainer):  # type: ignore[misc]  # typed for GRPOTrainer
     """RLOOTrainer on token lists."""
 
 
-class Keeper(TrainerCallback):
-    """Saves by time and on a stop signal, the method's memory too, and reports progress."""
+TRAINERS = {"GRPOTrainer": TokenGRPOTrainer, "RLOOTrainer": TokenRLOOTrainer}
 
-    def __init__(self, checkpoint: Checkpoint, stopping: Any, memory: dict[str, Any]) -> None:
-        self.checkpoint, self.stopping, self.memory = checkpoint, stopping, memory
-        self.progress: Progress | None = None
-        self.interrupted = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.progress = Progress(state.max_steps, state.global_step)
+def make_trainer(
+    method: Method,
+    model: LlamaForCausalLM,
+    dataset: Dataset,
+    *,
+    world: World,
+    rl: RLSettings,
+    numerics: NumericsSettings,
+    device: torch.device,
+    folder: str | Path,
+    guard: FiniteGuard,
+    callbacks: Sequence[TrainerCallback] = (),
+    memory: dict[str, Any] | None = None,
+) -> MethodHooks:
+    """TRL's trainer for a method, its hooks in place; `rl` is what the method makes of the section.
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if state.global_step >= state.max_steps or state.global_step % (
-            args.steps_per_generation * args.num_iterations
-        ):
-            return  # rollouts of an unfinished group of iterations are not part of a saved state
-        if self.stopping():
-            control.should_save = control.should_training_stop = self.interrupted = True
-        elif self.checkpoint.due():
-            control.should_save = True
+    `dataset` has the columns of `stage.prompt_dataset`; `folder` is for the trainer's own files.
+    """
+    longest = max(map(len, dataset["gold"]))
+    trainer = TRAINERS[method.trainer](
+        model=model,
+        reward_funcs=ExactMatch(world),
+        args=trainer_config(method, rl, numerics, device, longest, world.seed, folder),
+        train_dataset=dataset,
+        processing_class=build_tokenizer(world),
+        callbacks=list(callbacks),
+        method=method,
+        guard=guard,
+        memory=memory,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / MEMORY, self.memory)
-        self.checkpoint.save_folder(folder, state.global_step)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: Any,
-    ) -> None:
-        if self.progress and "reward" in logs:
-            self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])
+def trainer_config(
+    method: Method,
+    rl: RLSettings,
+    numerics: NumericsSettings,
+    device: torch.device,
+    longest: int,
+    seed: int,
+    folder: str | Path,
+) -> GRPOConfig | RLOOConfig:
+    """The settings in TRL's terms: as plain GRPO, or RLOO, with what the method sets otherwise.
+
+    Plain GRPO: advantages over the group's standard deviation, per-sequence mean of token losses.
+    """
+    arguments = shared_arguments(rl, numerics, device, longest, seed, folder)
+    config: GRPOConfig | RLOOConfig
+    if method.trainer == "RLOOTrainer":
+        config = RLOOConfig(**(arguments | method.arguments()))
+    else:
+        plain = {"loss_type": "grpo", "scale_rewards": "group"}
+        config = GRPOConfig(**(plain | arguments | method.arguments()))
+    # Transformers counts every GPU in sight and would split batches over them, which TRL refuses.
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def shared_arguments(
-    settings: RLSettings,
+    rl: RLSettings,
     numerics: NumericsSettings,
     device: torch.device,
     longest: int,
     seed: int,
     folder: str | Path,
 ) -> dict[str, Any]:
-    """The settings in terms that all of TRL's online trainers share. One generation batch is one optimiser step's batch."""
+    """What all of TRL's online trainers share: a generation batch is one optimiser step's batch."""
+    constant = rl.schedule == "constant"
     return {
         "output_dir": str(folder),
-        "max_steps": settings.steps,
-        "per_device_train_batch_size": settings.prompts_per_step * settings.group_size,
+        "max_steps": rl.steps,
+        "per_device_train_batch_size": rl.prompts_per_step * rl.group_size,
         "gradient_accumulation_steps": 1,
         "steps_per_generation": 1,
-        "num_generations": settings.group_size,
-        "num_iterations": settings.iterations,
+        "num_generations": rl.group_size,
+        "num_iterations": rl.iterations,
         "max_completion_length": longest,
-        "temperature": settings.temperature,
-        "beta": settings.beta,
-        "epsilon": settings.epsilon,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule
-        if settings.schedule != "constant"
-        else "constant_with_warmup",
-        "warmup_steps": round(settings.warmup * settings.steps),
-        "max_grad_norm": settings.max_grad_norm,
+        "temperature": rl.temperature,
+        "beta": rl.beta,
+        "epsilon": rl.epsilon,
+        "learning_rate": rl.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup" if constant else rl.schedule,
+        "warmup_steps": round(rl.warmup * rl.steps),
+        "max_grad_norm": rl.max_grad_norm,
         "optim": "adamw_torch_fused",
-        "shuffle_dataset": False,  # the prompt file is in random order already, which keeps a resume exact
+        "shuffle_dataset": False,  # prompts are in random order already: a resume stays exact
         "remove_unused_columns": False,
         "gradient_checkpointing": False,
-        "bf16": numerics.precision == "bfloat16" and device.type == "cuda",
+        "bf16": numerics.precision == "bfloat16",
         "use_cpu": device.type == "cpu",
         "seed": seed,
         "logging_steps": 1,
@@ -268,135 +297,16 @@ def shared_arguments(
     }
 
 
-def trainer_config(
-    method: Method,
-    settings: RLSettings,
-    numerics: NumericsSettings,
-    device: torch.device,
-    longest: int,
-    seed: int,
-    folder: str | Path,
-) -> GRPOConfig | RLOOConfig:
-    """The settings as plain GRPO (advantages over the group's standard deviation, per-sequence mean of the token losses), or as
-    RLOO if the method asks for it, with what the method sets otherwise."""
-    shared = shared_arguments(settings, numerics, device, longest, seed, folder)
-    if method.trainer == "RLOOTrainer":
-        return RLOOConfig(**(shared | method.arguments()))
-    return GRPOConfig(
-        **({"loss_type": "grpo", "scale_rewards": "group"} | shared | method.arguments())
-    )
-
-
-def prompt_set(path: str | Path, split: str, method: Method, count: int, seed: int) -> Dataset:
-    """The prompts of a GRPO file in the order of training, `count` of which a run uses.
-
-    Columns `prompt` and `question` (the same), `gold`, `task`.
-    """
-    own, other = (
-        read_prompts(path, name) for name in (split, *(name for name in SPLITS if name != split))
-    )
-    table = method.prompts(own, other, count, generator(seed, "method", "prompts"))
-    columns = {
-        "prompt": "prompt_ids",
-        "question": "prompt_ids",
-        "gold": "completion_ids",
-        "task": "task",
-    }
-    return Dataset.from_dict({name: table[column].to_pylist() for name, column in columns.items()})
-
-
-def train_rl(
-    source: str | Path,
-    prompts: str | Path,
-    split: str,
-    output: str | Path,
-    checkpoint: str | Path,
-    *,
-    world: World,
-    rl: RLSettings,
-    numerics: NumericsSettings,
-    runtime: RuntimeSettings,
-    method: Method | None = None,
-) -> None:
-    """Post-train the model folder `source` on prompts of `split` (id or ood) by a method and write a model folder to `output`.
-
-    Raises Interrupted after saving its state if the job is told to stop.
-    """
-    device, method = choose_device(numerics, runtime.threads), method or GRPO()
-    name = type(method).__module__.rpartition(".")[2]
-    count, rl = method.count(rl), method.settings(rl)
-    settings = {
-        "seed": world.seed,
-        "prompts": split,
-        "method": {name: method.model_dump()},
-        "rl": rl.model_dump(),
-    }
-    identity = stage_identity(
-        settings,
-        [Path(source) / "model.safetensors", prompts],
-        __file__,
-        inspect.getfile(type(method)),
-    )
-    with (
-        stage(output, checkpoint, identity, runtime) as state,
-        scratch(runtime) as folder,
-        stop_signals() as stopping,
-    ):
-        if state is None:
-            return
-        provenance = Provenance(settings, str(device))
-        dataset = prompt_set(prompts, split, method, count, world.seed)
-        found = state.load_folder()
-        memory = json.loads((found / MEMORY).read_text(encoding="utf-8")) if found else {}
-        keeper = Keeper(state, stopping, memory)
-        trainer = {"GRPOTrainer": TokenGRPOTrainer, "RLOOTrainer": TokenRLOOTrainer}[
-            method.trainer
-        ](
-            model=load_model(source),
-            reward_funcs=ExactMatch(world),
-            args=trainer_config(
-                method, rl, numerics, device, max(map(len, dataset["gold"])), world.seed, folder
-            ),
-            train_dataset=dataset,
-            processing_class=build_tokenizer(world),
-            callbacks=[keeper],
-            method=method,
-            memory=memory,
-        )
-        trainer.remove_callback(PrinterCallback)
-        if found:
-            print(f"resumed after {found.name.replace('-', ' ')} of {rl.steps}", flush=True)
-        trainer.train(resume_from_checkpoint=found and str(found))
-        if keeper.interrupted:
-            raise Interrupted(
-                f"stopped after step {trainer.state.global_step} of {rl.steps}; the state is saved and the same command resumes"
-            )
-        if trainer.state.global_step < rl.steps:
-            raise ArtefactError(
-                prompts,
-                f"has too few {split} prompts: they ended at step {trainer.state.global_step} of {rl.steps}",
-            )
-        finish(
-            trainer.model, world, training_log(trainer.state.log_history), provenance, state, output
-        )
-
-
-def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
-    """A folder on node-local disk in which the trainer writes a state before it goes, whole, to the shared file system."""
-    return tempfile.TemporaryDirectory(
-        prefix="grpo-origin-", dir=runtime.scratch and os.path.expandvars(runtime.scratch)
-    )
-
-
 def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """TRL's log as rows of the training log, one an optimiser step; what TRL logs once a rollout holds for all its steps."""
+    """TRL's log as rows of the training log, one an optimiser step.
+
+    What TRL logs once a rollout holds for all its steps.
+    """
     rows: list[dict[str, float]] = []
     known: dict[str, float] = {}
     for entry in history:
         if "loss" in entry:
             known |= entry
-            rows.append(
-                {"step": known["step"]}
-                | {name: known.get(key, float("nan")) for name, key in LOGGED.items()}
-            )
+            values = {name: known.get(key, float("nan")) for name, key in LOGGED.items()}
+            rows.append({"step": known["step"], **values})
     return rows

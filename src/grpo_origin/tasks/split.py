@@ -1,7 +1,6 @@
-"""Worlds and tasks: the one definition of what is asked and what is right.
+"""Test or train: decided by a hash of the start string, for every stage, axis and run alike.
 
-Strings are arrays of *elements*: element `a * nodes + i` is node i written in alphabet a (A = 0, B = 1). All functions
-work on whole arrays, shape (samples, length). This module knows neither token ids nor files.
+`data.strings` draws by it and `data.summary` checks by it.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def is_test(base: np.ndarray, test_fraction: float) -> np.ndarray:
-    """Whether start strings (node indices, shape (samples, length)) belong to test, shape (samples,).
+    """Whether start strings, node indices (samples, length), belong to test, shape (samples,).
 
-    A hash of the string alone decides (a splitmix64 step per element; Steele, Lea and Flood, OOPSLA 2014), so the
-    answer is the same in every stage, axis, alphabet and run, and on every machine.
+    A splitmix64 step an element (Steele, Lea and Flood, OOPSLA 2014): the string alone decides, so
+    the answer is the same in either alphabet and on every machine.
     """
     state = np.full(len(base), base.shape[1], dtype=np.uint64)
     with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
-"""Worlds and tasks: the one definition of what is asked and what is right.
+"""A task: operations on strings of one length, and what each of them gives.
 
-Strings are arrays of *elements*: element `a * nodes + i` is node i written in alphabet a (A = 0, B = 1). All functions
-work on whole arrays, shape (samples, length). This module knows neither token ids nor files.
+This is the one definition of a right answer: data, rewards and evaluation read it through
+`tasks.tokenizer.Vocabulary`. Strings are whole arrays of elements, shape (samples, length).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Task:
         return str(self.spec)
 
     def in_alphabet(self, base: np.ndarray) -> np.ndarray:
-        """Start strings of this task from node indices."""
+        """Start strings of this task from node indices, int16."""
         return (base + ALPHABETS.index(self.spec.alphabet) * self.world.nodes).astype(np.int16)
 
     def trace(self, starts: np.ndarray) -> np.ndarray:
-        """States after each operation, shape (samples, steps, length); the last one is the answer."""
+        """States after each operation, shape (samples, steps, length); the last is the answer."""
         states = []
         for name in self.spec.operations:
             starts = OPERATIONS[name](self.world, starts)

@@ -1,7 +1,8 @@
-"""Tokens: how elements, operations and steps are written, and the tokenizer that every checkpoint carries.
+"""Tokens: how strings and operations are written as ids, and the tokenizer saved with every model.
 
-The vocabulary always holds both alphabets, so that a model can be asked about tokens it never saw. This module knows
-tasks, not files.
+Data, rewards and evaluation use `Vocabulary` on whole arrays; text is for people and for other
+programs, which open the saved tokenizer with `AutoTokenizer`. The vocabulary always holds both
+alphabets, so that a model can be asked about tokens it never saw.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from grpo_origin.tasks.world import World
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<think>", "<answer>")
-
-
 PAD, UNK, BOS, EOS, THINK, ANSWER = range(len(SPECIAL))
+IDS = np.int32  # the smallest type that torch's embedding takes
 
 
 class Vocabulary:
@@ -35,69 +34,74 @@ class Vocabulary:
         self.first_element = self.first_operation + len(OPERATIONS)
 
     @cached_property
+    def elements(self) -> list[str]:
+        """Names of the elements: letters where they suffice, else numbered: A0, A1, .., a0, .."""
+        names: list[str] = []
+        for letters in (string.ascii_uppercase, string.ascii_lowercase):
+            if self.nodes <= len(letters):
+                names += letters[: self.nodes]
+            else:
+                names += [f"{letters[0]}{node}" for node in range(self.nodes)]
+        return names
+
+    @cached_property
     def tokens(self) -> list[str]:
         """All tokens, in order of their ids."""
-        names = []
-        for letter in ("A", "a"):
-            letters = string.ascii_uppercase if letter == "A" else string.ascii_lowercase
-            short = self.nodes <= len(letters)
-            names += (
-                list(letters[: self.nodes])
-                if short
-                else [f"{letter}{i}" for i in range(self.nodes)]
-            )
-        return [*SPECIAL, *(f"<{name}>" for name in OPERATIONS), *names]
+        return [*SPECIAL, *(f"<{name}>" for name in OPERATIONS), *self.elements]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def prompts(self, task: Task, starts: np.ndarray) -> np.ndarray:
-        """Prompts `<bos> x1 .. xL <op1> .. <opk>`, shape (samples, 1 + L + k)."""
-        operations = [
+        """Prompts `<bos> x1 .. xL <op1> .. <opk>`, int32 of shape (samples, 1 + L + k)."""
+        ids = np.empty((len(starts), task.spec.prompt_tokens), dtype=IDS)
+        ids[:, 0] = BOS
+        ids[:, 1 : 1 + task.spec.length] = starts + self.first_element
+        ids[:, 1 + task.spec.length :] = [
             self.first_operation + OPERATIONS.index(name) for name in task.spec.operations
         ]
-        out = np.empty((len(starts), task.spec.prompt_tokens), dtype=np.int16)
-        out[:, 0] = BOS
-        out[:, 1 : 1 + task.spec.length] = starts + self.first_element
-        out[:, 1 + task.spec.length :] = operations
-        return out
+        return ids
 
     def completions(self, task: Task, starts: np.ndarray) -> np.ndarray:
-        """Completions `<think> state .. <answer> state <eos>`, shape (samples, k (1 + L) + 1)."""
+        """Completions `<think> state .. <answer> state <eos>`, int32 (samples, k (1 + L) + 1)."""
         trace = task.trace(starts)
         samples, steps, length = trace.shape
-        blocks = np.empty((samples, steps, 1 + length), dtype=np.int16)
+        blocks = np.empty((samples, steps, 1 + length), dtype=IDS)
         blocks[:, :, 0] = THINK
         blocks[:, -1, 0] = ANSWER
         blocks[:, :, 1:] = trace + self.first_element
-        return np.concatenate(
-            [blocks.reshape(samples, steps * (1 + length)), np.full((samples, 1), EOS, np.int16)],
-            axis=1,
-        )
+        end = np.full((samples, 1), EOS, IDS)
+        return np.concatenate([blocks.reshape(samples, steps * (1 + length)), end], axis=1)
 
     def starts(self, task: Task, prompts: np.ndarray) -> np.ndarray:
         """Start strings read back from prompts of a task, shape (samples, L)."""
         return prompts[:, 1 : 1 + task.spec.length] - self.first_element
 
     def check(self, task: Task, prompts: np.ndarray, completions: list[list[int]]) -> np.ndarray:
-        """Whether each completion, up to and including its `<eos>`, is the correct one, shape (samples,)."""
+        """Whether each completion, its `<eos>` included, is the correct one, shape (samples,)."""
         gold = self.completions(task, self.starts(task, prompts)).tolist()
-        return np.array(
-            [list(given) == right for given, right in zip(completions, gold, strict=True)],
-            dtype=bool,
-        )
+        pairs = zip(completions, gold, strict=True)
+        return np.array([list(completion) == right for completion, right in pairs], dtype=bool)
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """The tokenizer as a Hugging Face object, for saving beside a model; it pads on the left, as generation needs."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """The tokenizer as a Hugging Face object, for saving beside a model; it pads on the left.
+
+    Text may be written with or without spaces: `ABCD<trav>` and `A B C D <trav>` give the same ids.
+    A piece between known tokens that is none itself becomes one `<unk>`, and that piece alone.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = Vocabulary(world.nodes)
-    core = Tokenizer(
-        models.WordLevel({token: i for i, token in enumerate(vocabulary.tokens)}, unk_token="<unk>")
+    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    elements = "|".join(vocabulary.elements)
+    # No digit may follow an element: A10 is not A1 and 0, and A300 of 300 nodes is no token.
+    known = Regex(rf"<[^<>]*>|(?:{elements})(?!\d)")
+    core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(known, "isolated")]
     )
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<bos>",

@@ -1,7 +1,7 @@
-"""Worlds and tasks: the one definition of what is asked and what is right.
+"""The world of a seed, a cycle of nodes named in two alphabets, and the generators of a seed.
 
-Strings are arrays of *elements*: element `a * nodes + i` is node i written in alphabet a (A = 0, B = 1). All functions
-work on whole arrays, shape (samples, length). This module knows neither token ids nor files.
+Strings are arrays of *elements*, shape (samples, length): element `a * nodes + i` is node i written
+in alphabet a (A = 0, B = 1). Tasks, data and training start from a `World`; it knows no token ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def generator(seed: int, *purpose: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class World:
-    """A directed graph in which every node has one successor and all nodes form a single cycle, in random order.
+    """A graph in which every node has one successor and all nodes form one cycle, in random order.
 
     Both alphabets name the same graph, so alphabet B is an isomorphic copy of A.
     """

@@ -1,8 +1,9 @@
 """Pretraining and SFT: one plain loop over token blocks, exact to resume.
 
-A plain loop rather than transformers' Trainer, because batches come as blocks of one shape (no padding is computed)
-and the state of a run is weights, optimiser moments and a step number, so a resumed run repeats an undisturbed one bit
-for bit; docs/performance.md has the measurement. Knows nothing of GRPO.
+Called by the jobs `pretrain` and `sft`. A plain loop rather than transformers' Trainer: batches
+come as blocks of one shape (no padding is computed), and the state of a run is weights, optimiser
+moments and a step number, so a resumed run repeats an undisturbed one bit for bit
+(docs/performance.md has the measurement). Knows nothing of RL.
 """
 
 from __future__ import annotations
@@ -24,22 +25,29 @@ from grpo_origin.config.stages import (
     PretrainSettings,
     SFTSettings,
 )
-from grpo_origin.data.pools import Mixture, Pool
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.source import Sequences
+from grpo_origin.data.rows import Sequences
 from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.jobs.errors import Interrupted
 from grpo_origin.jobs.files import atomic, write_table
 from grpo_origin.jobs.provenance import Provenance
 from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.model import build_model, choose_device, load_model, save_model
+from grpo_origin.training.model import build_model, load_model, save_model
+from grpo_origin.training.numerics import (
+    FiniteGuard,
+    choose_device,
+    resolved,
+    training_arithmetic,
+    training_passes,
+)
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 
 Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
-
 
 PROGRESS_SECONDS = 5.0
 
@@ -59,14 +67,15 @@ class Progress:
         self.printed = now
         rate = (done - self.first) / max(now - self.started, 1e-9)
         shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
+        left = (self.steps - done) / max(rate, 1e-9)
         print(
-            f"step {done}/{self.steps}  {rate:.2f} steps/s  {(self.steps - done) / max(rate, 1e-9):.0f} s left{shown}",
+            f"step {done}/{self.steps}  {rate:.2f} steps/s  {left:.0f} s left{shown}",
             flush=True,
         )
 
 
 def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
-    """Learning rate of a step (0-based): linear warm-up, then cosine decay to `final_rate` of the peak."""
+    """Learning rate of a step (0-based): linear warm-up, cosine decay to a share of the peak."""
     warmup = round(settings.warmup * steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
@@ -75,7 +84,7 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
 
 
 def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor, first: int) -> torch.Tensor:
-    """Summed cross-entropy of tokens[:, first:] given what precedes them; logits (B, T, V), tokens (B, T)."""
+    """Summed cross-entropy of tokens[:, first:] (B, T) given those before; logits (B, T, V)."""
     predicted = logits[:, first - 1 : -1].flatten(0, 1).float()
     return torch.nn.functional.cross_entropy(
         predicted, tokens[:, first:].flatten(), reduction="sum"
@@ -127,21 +136,25 @@ def train(
     numerics: NumericsSettings,
     device: torch.device,
     checkpoint: Checkpoint,
+    guard: FiniteGuard,
+    compiled: bool = False,
 ) -> list[dict[str, float]]:
-    """Train in place and return a log row a step (step, loss in nats a token, learning_rate, grad_norm, seconds).
+    """Train in place and return the log.
 
-    `batch(step)` gives the blocks of a step; the loss is the mean over all their target tokens. Raises Interrupted
-    after saving its state if the job is told to stop.
+    A row a step: step, loss (nats a token), learning_rate, grad_norm, seconds. `batch(step)` gives
+    the blocks of a step; the loss is the mean over all their target tokens. Raises Interrupted
+    after saving its state if the job is told to stop, NotFinite if a loss, gradient or weight is no
+    number.
     """
-    model.to(device).train()
+    torch.nn.Module.to(model, device).train()
     optimiser = _optimiser(model, settings)
     log: list[dict[str, float]] = []
     if (resumed := checkpoint.load()) is not None:
         _restore(model, optimiser, resumed[0])
         log = resumed[1]
         print(f"resumed after step {len(log)} of {steps}", flush=True)
-    forward = torch.compile(model) if numerics.compile and device.type == "cuda" else model
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bfloat16")
+    forward = torch.compile(model) if compiled else model
+    autocast = training_passes(numerics, device)
     progress = Progress(steps, len(log))
     with stop_signals() as stopping:
         for step in range(len(log), steps):
@@ -162,20 +175,20 @@ def train(
                 loss.backward()
                 total += loss.detach()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            row = {"loss": total.item(), "learning_rate": rate, "grad_norm": norm.item()}
+            guard.number("loss", row["loss"], step + 1)
+            guard.number("gradient norm", row["grad_norm"], step + 1)
             optimiser.step()
             optimiser.zero_grad()
-            row = {"loss": total.item(), "learning_rate": rate, "grad_norm": norm.item()}
             log.append({"step": step + 1, **row, "seconds": time.monotonic() - started})
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(
-                    f"loss is {row['loss']} at step {step + 1}: lower the learning rate"
-                )
             progress.step(step + 1, loss=row["loss"])
             if step + 1 < steps and (stopping() or checkpoint.due()):
+                guard.weights(model, step + 1)
                 checkpoint.save(_state(model, optimiser), log)
                 if stopping():
                     raise Interrupted(
-                        f"stopped after step {step + 1} of {steps}; the state is saved and the same command resumes"
+                        f"stopped after step {step + 1} of {steps}; the state is saved and the "
+                        "same command resumes"
                     )
     return log
 
@@ -187,17 +200,18 @@ def finish(
     provenance: Provenance,
     checkpoint: Checkpoint,
     output: str | Path,
+    guard: FiniteGuard,
 ) -> None:
     """Put a finished stage in place, whole: model, tokenizer, training log, provenance.
 
-    Raises LeaseError if the stage became another job's, OSError if the disk is full.
+    Raises NotFinite if a weight is no number, LeaseError if the stage became another job's, OSError
+    if the disk is full.
     """
     import pyarrow as pa
 
-    with (
-        stop_signals(),
-        atomic(output) as temporary,
-    ):  # a stop would lose the finished stage: it waits until that is in place
+    guard.weights(model, len(log))
+    # A stop would lose the finished stage: it waits until that is in place.
+    with stop_signals(), atomic(output) as temporary:
         save_model(model, world, temporary)
         write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
         provenance.write(
@@ -227,12 +241,17 @@ def pretrain(
         "ratio": ratio,
         "model": model.model_dump(),
         "pretrain": pretrain.model_dump(),
+        "numerics": resolved(numerics, device),
     }
+    guard = FiniteGuard("pretrain")
     identity = stage_identity(settings, [id_pool, ood_pool], __file__)
-    with stage(output, checkpoint, identity, runtime) as state:
+    with (
+        stage(output, checkpoint, identity, runtime) as state,
+        training_arithmetic(numerics, device),
+    ):
         if state is None:
             return
-        provenance = Provenance(settings, str(device))
+        provenance = Provenance(settings, str(device), numerics.model_dump())
         mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
         network = build_model(model, world, world.seed)
 
@@ -241,8 +260,18 @@ def pretrain(
             blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
             return [(tokens, 1) for tokens, _ in blocks]
 
-        log = train(network, batch, pretrain.steps, pretrain, numerics, device, state)
-        finish(network, world, log, provenance, state, output)
+        log = train(
+            network,
+            batch,
+            pretrain.steps,
+            pretrain,
+            numerics,
+            device,
+            state,
+            guard,
+            compiled=numerics.compile,
+        )
+        finish(network, world, log, provenance, state, output, guard)
 
 
 def sft(
@@ -256,14 +285,22 @@ def sft(
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Fine-tune the model folder `source` on the completions of the SFT samples and write a model folder to `output`."""
+    """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`."""
     device = choose_device(numerics, runtime.threads)
-    settings = {"seed": world.seed, "sft": sft.model_dump()}
+    settings = {
+        "seed": world.seed,
+        "sft": sft.model_dump(),
+        "numerics": resolved(numerics, device),
+    }
+    guard = FiniteGuard("sft")
     identity = stage_identity(settings, [Path(source) / "model.safetensors", samples], __file__)
-    with stage(output, checkpoint, identity, runtime) as state:
+    with (
+        stage(output, checkpoint, identity, runtime) as state,
+        training_arithmetic(numerics, device),
+    ):
         if state is None:
             return
-        provenance = Provenance(settings, str(device))
+        provenance = Provenance(settings, str(device), numerics.model_dump())
         rows = Sequences(read_prompts(samples))
         network = load_model(source)
         per_epoch = sft.steps // sft.epochs
@@ -274,5 +311,5 @@ def sft(
             chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
             return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
-        log = train(network, batch, sft.steps, sft, numerics, device, state)
-        finish(network, world, log, provenance, state, output)
+        log = train(network, batch, sft.steps, sft, numerics, device, state, guard)
+        finish(network, world, log, provenance, state, output, guard)

@@ -1,6 +1,6 @@
 """Models: a small Llama from scratch, and model folders that `transformers` opens offline.
 
-Knows architecture, devices and folders; nothing of data or losses.
+Called by every stage that makes or opens a model; knows nothing of data or losses.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grpo_origin.config.stages import ModelSettings, NumericsSettings
-from grpo_origin.jobs.errors import ArtefactError, DeviceError
+from grpo_origin.config.stages import ModelSettings
+from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
 from grpo_origin.tasks.world import World
 
@@ -22,39 +22,8 @@ if TYPE_CHECKING:
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are made here, never fetched
-
-
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-
-GPU_VARIABLES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # set by SLURM when it gave the job GPUs
-
-
-def choose_device(numerics: NumericsSettings, threads: int) -> torch.device:
-    """The device of this job, threads set: CUDA when it was allocated (or asked for), else CPU.
-
-    Raises DeviceError if there is none although `numerics.device` is cuda, or SLURM gave the job a GPU and
-    `numerics.device` is auto: at a scale that asks for GPUs, a CPU would be busy for weeks.
-    """
-    torch.set_num_threads(threads)
-    if numerics.device == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = True
-        return torch.device("cuda")
-    if numerics.device == "cuda":
-        raise DeviceError(
-            "numerics.device is cuda, but this job sees no GPU: allocate one, or set numerics.device to auto"
-        )
-    if allocated := next((name for name in GPU_VARIABLES if os.environ.get(name)), None):
-        raise DeviceError(
-            f"SLURM gave this job a GPU ({allocated}={os.environ[allocated]}), but torch {torch.__version__} can't use it: "
-            "install a CUDA build of torch, check the node's driver, or set numerics.device to cpu"
-        )
-    return torch.device("cpu")
 
 
 def build_model(settings: ModelSettings, world: World, seed: int) -> LlamaForCausalLM:
@@ -80,7 +49,10 @@ def build_model(settings: ModelSettings, world: World, seed: int) -> LlamaForCau
 
 
 def load_model(path: str | Path) -> LlamaForCausalLM:
-    """Open a model folder in float32; raises ArtefactError if it is missing, truncated or not one of ours."""
+    """Open a model folder in float32.
+
+    Raises ArtefactError if it is missing, truncated or not one of ours.
+    """
     from safetensors import SafetensorError, safe_open
     from transformers import LlamaForCausalLM
 
@@ -90,12 +62,12 @@ def load_model(path: str | Path) -> LlamaForCausalLM:
             shape = weights.get_slice("model.embed_tokens.weight").get_shape()
         if shape != [written["vocab_size"], written["hidden_size"]]:
             raise ValueError("weights and config.json are of different models")
-        model, found = LlamaForCausalLM.from_pretrained(
+        loaded: Any = LlamaForCausalLM.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True
         )
-        if (
-            found["missing_keys"] or found["unexpected_keys"]
-        ):  # transformers fills them with random numbers
+        model, loading = loaded
+        # transformers fills missing ones with random numbers
+        if loading["missing_keys"] or loading["unexpected_keys"]:
             raise ValueError("weights and config.json are of different models")
         return model
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -105,6 +77,6 @@ def load_model(path: str | Path) -> LlamaForCausalLM:
 
 
 def save_model(model: LlamaForCausalLM, world: World, path: str | Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer to a folder that `transformers` opens offline."""
+    """Write weights (safetensors), configuration and tokenizer to a folder."""
     model.save_pretrained(path)
     build_tokenizer(world).save_pretrained(path)

@@ -1,7 +1,8 @@
 """Test hooks, active in every Python process that has this folder on PYTHONPATH.
 
-SLOW_STEPS: seconds that each training step takes longer, so that a stage of a tiny model can be caught in the middle; its
-results stay the same. The executor's pause between two looks at the queue, which grows to minutes, stays at a second.
+SLOW_STEPS: seconds that each training step takes longer, so that a stage of a tiny model can be
+caught in the middle; its results stay the same. The executor's pause between two looks at the
+queue, which grows to minutes, stays at a second.
 """
 
 import importlib.abc
@@ -19,11 +20,11 @@ def _slow(function):
     return slowed
 
 
-def _train(module):
+def _training(module):
     module.learning_rate = _slow(module.learning_rate)
 
 
-def _grpo(module):
+def _rl(module):
     module.ExactMatch.__call__ = _slow(module.ExactMatch.__call__)
 
 
@@ -34,8 +35,8 @@ def _executor(module):
 
 
 HOOKS = {
-    "grpo_origin.train": _train,
-    "grpo_origin.grpo": _grpo,
+    "grpo_origin.training.loop": _training,
+    "grpo_origin.rl.trainer": _rl,
     "snakemake_executor_plugin_slurm": _executor,
 }
 

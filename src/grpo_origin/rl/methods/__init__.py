@@ -1,1 +1,1 @@
-"""RL methods, one a file: the file's name is the method's name, and it holds one subclass of `grpo_origin.method.Method`."""
+"""RL methods, one a file: its name is the method's, and it holds one subclass of `Method`."""

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 class ABCGRPO(Method):
-    """Ratios bounded on both sides whatever the sign of the advantage (ABC-GRPO, arXiv 2601.03895; after its abstract).
+    """Ratios bounded on both sides whatever the sign of the advantage (ABC-GRPO, arXiv 2601.03895;
+    after its abstract).
 
-    loss = -clip(ratio, 1 - low, 1 + high) A with bounds of their own for right (A > 0) and wrong completions: four bounds, where
-    GRPO's minimum leaves two of the four cases unbounded. This is a reading of it: the equation could not be read, and the values below are
-    assumptions. Bounds act through the log-probabilities, so a token out of bounds leaves the KL term too.
+    loss = -clip(ratio, 1 - low, 1 + high) A with bounds of their own for right (A > 0) and wrong
+    completions: four bounds, where GRPO's minimum leaves two of the four cases unbounded. This is a
+    reading of it: the equation could not be read, and the values below are assumptions. Bounds act
+    through the log-probabilities, so a token out of bounds leaves the KL term too.
     """
 
     iterations: Count = Field(

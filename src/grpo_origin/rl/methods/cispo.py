@@ -9,7 +9,8 @@ from grpo_origin.rl.method import Method
 class CISPO(Method):
     """Clipped importance-sampling policy optimisation (MiniMax-M1, arXiv 2506.13585, eqs. 4 and 5).
 
-    loss = -sg(min(ratio, high)) A log pi, averaged over the batch's tokens: weights are clipped, so no token loses its gradient.
+    loss = -sg(min(ratio, high)) A log pi, averaged over the batch's tokens: weights are clipped, so
+    no token loses its gradient.
     """
 
     iterations: Count = Field(

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 class Curriculum(Method):
-    """GRPO on prompts that move from the other split to the stage's own: from ID towards OOD in `curriculum~ood`.
+    """GRPO on prompts that move from the other split to the stage's own: from ID towards OOD in
+    `curriculum~ood`.
 
-    The n-th of the N prompts of a run is one of the stage's split with probability min(1, n / (until N)), else one of the other split.
+    The n-th of the N prompts of a run is one of the stage's split with probability min(1, n /
+    (until N)), else one of the other split.
     """
 
     until: float = Field(
@@ -24,14 +26,13 @@ class Curriculum(Method):
         description="Share of the training after which all prompts are of the stage's split.",
     )
 
-    def prompts(
-        self, own: pa.Table, other: pa.Table, count: int, draws: np.random.Generator
+    def order(
+        self, prompts: pa.Table, others: pa.Table, count: int, draws: np.random.Generator
     ) -> pa.Table:
         import numpy as np
         import pyarrow as pa
 
         place = np.arange(count)
-        from_own = draws.random(count) < place / (self.until * count)
-        return pa.concat_tables([own.slice(0, count), other.slice(0, count)]).take(
-            np.where(from_own, place, count + place)
-        )
+        own = draws.random(count) < place / (self.until * count)
+        rows = np.where(own, place, count + place)
+        return pa.concat_tables([prompts.slice(0, count), others.slice(0, count)]).take(rows)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class DAPO(Method):
     """Decoupled clip and dynamic sampling (Yu et al., arXiv 2503.14476, eq. 8).
 
-    Clip range [1 - low, 1 + high]; token losses averaged over the batch's tokens; no KL; prompts whose group is all right or all
-    wrong are replaced by others, drawn from the whole prompt set, for at most `draws` rounds of sampling (assumption; the paper
-    goes on until the batch is full). No completion here is too long, so the paper's length penalty has nothing to do.
+    Clip range [1 - low, 1 + high]; token losses averaged over the batch's tokens; no KL; prompts
+    whose group is all right or all wrong are replaced by others, drawn from the whole prompt set,
+    for at most `draws` rounds of sampling (assumption; the paper goes on until the batch is full).
+    No completion here is too long, so the paper's length penalty has nothing to do.
     """
 
     iterations: Count = Field(
@@ -27,28 +28,23 @@ class DAPO(Method):
     high: Rate = Field(0.28, description="Clip range above 1.")
     draws: Count = Field(3, description="Rounds of sampling at a step, at most.")
 
+    objective = "other"
+
     def arguments(self) -> dict[str, Any]:
         return {"loss_type": "dapo", "epsilon": self.low, "epsilon_high": self.high}
 
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         import numpy as np
 
-        found = trainer.sample(inputs)
+        rollout = trainer.sample(inputs)
+        prompts, size = trainer.train_dataset, trainer.num_generations
         draws = np.random.default_rng([trainer.args.seed, trainer.state.global_step])
         for _ in range(self.draws - 1):
-            empty = (~found.mixed).nonzero().flatten().tolist()
+            empty = (~rollout.mixed).nonzero().flatten().tolist()
             if not empty:
                 break
-            chosen = draws.integers(
-                len(trainer.train_dataset), size=len(inputs) // trainer.num_generations
-            ).tolist()
-            more = trainer.sample(
-                [
-                    row
-                    for i in chosen
-                    for row in [trainer.train_dataset[i]] * trainer.num_generations
-                ]
-            )
+            chosen = draws.integers(len(prompts), size=len(inputs) // size).tolist()
+            more = trainer.sample([row for i in chosen for row in [prompts[i]] * size])
             spare = more.mixed.nonzero().flatten().tolist()
-            found = found.replaced(dict(zip(empty, spare, strict=False)), more)
-        return found
+            rollout = rollout.replaced(dict(zip(empty, spare, strict=False)), more)
+        return rollout

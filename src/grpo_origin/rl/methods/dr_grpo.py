@@ -4,9 +4,11 @@ from grpo_origin.rl.method import Method
 
 
 class DrGRPO(Method):
-    """GRPO "done right" (Liu et al., arXiv 2503.20783, eq. 3): neither divided by the group's standard deviation nor by length.
+    """GRPO "done right" (Liu et al., arXiv 2503.20783, eq. 3): neither divided by the group's
+    standard deviation nor by length.
 
-    A_i = r_i - mean r; the token losses are summed and divided by a constant, the longest completion.
+    A_i = r_i - mean r; the token losses are summed and divided by a constant, the longest
+    completion.
     """
 
     def arguments(self) -> dict[str, Any]:

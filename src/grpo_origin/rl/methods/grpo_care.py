@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 class GRPOCARE(Method):
     """A bonus for traces that fit the answer (GRPO-CARE, arXiv 2506.16141, algorithm 1).
 
-    r_i = a_i + bonus a_i [p_i >= mean p - slack], a_i = 1 for a right answer (the last step, whatever the trace), p_i = the
-    reference's mean probability (geometric, at most `cap`) of the answer's tokens after the trace, its mean taken over the
-    samples that qualify: those with a_i >= max(group's mean, threshold). The paper's reference follows the policy by 0.5 % every
-    10 steps; in a run as short as this it stays at the SFT model (assumption), and a KL term of small weight stays, since TRL only
-    then has the reference's probabilities.
+    r_i = a_i + bonus a_i [p_i >= mean p - slack], a_i = 1 for a right answer (the last step,
+    whatever the trace), p_i = the reference's mean probability (geometric, at most `cap`) of the
+    answer's tokens after the trace, its mean taken over the samples that qualify: those with a_i >=
+    max(group's mean, threshold). The paper's reference follows the policy by 0.5 % every 10 steps;
+    in a run as short as this it stays at the SFT model (assumption), and a KL term of small weight
+    stays, since TRL only then has the reference's probabilities.
     """
 
     beta: float = Field(0.001, gt=0, description="Weight of the KL term (the paper has none).")
@@ -25,6 +26,9 @@ class GRPOCARE(Method):
     cap: float = Field(0.95, gt=0, le=1, description="Largest probability that counts.")
     slack: float = Field(0.01, ge=0, description="How far below the mean is consistent.")
     threshold: float = Field(0.1, ge=0, description="Least accuracy that qualifies.")
+
+    objective = "other"
+    custom_rewards = True
 
     def rewards(self, rollout: Rollout) -> Tensor:
         right = rollout.rewards.new_tensor([float(steps[-1]) for steps in rollout.steps])

@@ -7,7 +7,8 @@ from grpo_origin.rl.method import Method
 
 
 class GSPO(Method):
-    """Group sequence policy optimisation (Zheng et al., arXiv 2507.18071, eqs. 5 and 7): one ratio a completion.
+    """Group sequence policy optimisation (Zheng et al., arXiv 2507.18071, eqs. 5 and 7): one ratio
+    a completion.
 
     s_i = (pi(y_i) / pi_old(y_i))^(1/|y_i|), clipped as a whole, in place of a ratio a token.
     """

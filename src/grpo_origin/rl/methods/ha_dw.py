@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 
 class HADW(Method):
-    """History-aware difficulty weights (arXiv 2601.08521, eqs. 13 to 16): the group's advantage is biased, and this weighs it back.
+    """History-aware difficulty weights (arXiv 2601.08521, eqs. 13 to 16): the group's advantage is
+    biased, and this weighs it back.
 
-    A_i <- A_i scale exp(-sgn(A_i) sgn(d) |d|), d = group's accuracy - anchor: on prompts harder than the anchor right answers
-    weigh more and wrong ones less, on easier ones the reverse. The anchor is the mean accuracy of the last `history` batches, this
-    one included (eq. 134, the variant that the authors' code has; the moving anchor of eqs. 8 to 12 has rates that aren't given).
+    A_i <- A_i scale exp(-sgn(A_i) sgn(d) |d|), d = group's accuracy - anchor: on prompts harder
+    than the anchor right answers weigh more and wrong ones less, on easier ones the reverse. The
+    anchor is the mean accuracy of the last `history` batches, this one included (eq. 134, the
+    variant that the authors' code has; the moving anchor of eqs. 8 to 12 has rates that aren't
+    given).
     """
 
     scale: float = Field(
@@ -25,6 +28,8 @@ class HADW(Method):
     history: Count = Field(
         10, description="Batches that make up the anchor (as in the authors' code)."
     )
+
+    objective = "other"
 
     def advantages(self, rollout: Rollout) -> Tensor:
         past = rollout.trainer.memory.setdefault("accuracies", [])

@@ -11,14 +11,19 @@ if TYPE_CHECKING:
 
 
 class NTHR(Method):
-    """Negative token hidden reward (arXiv 2505.18830, section 5 and eq. 7): wrong samples aren't punished for what right ones share.
+    """Negative token hidden reward (arXiv 2505.18830, section 5 and eq. 7): wrong samples aren't
+    punished for what right ones share.
 
-    A token k' of a wrong completion scores s = sum over the tokens k of the group's right ones of <e_k - pi_k, e_k' - pi_k'>
-    <h_k, h_k'> (one-hot less probabilities; last hidden states): how far its penalty would push the right ones down. Where s > the
-    least mean score of a right completion's own tokens, the advantage is weakened by eta = 2 |1/2 - p|, p = the group's accuracy.
+    A token k' of a wrong completion scores s = sum over the tokens k of the group's right ones of
+    <e_k - pi_k, e_k' - pi_k'> <h_k, h_k'> (one-hot less probabilities; last hidden states): how far
+    its penalty would push the right ones down. Where s > the least mean score of a right
+    completion's own tokens, the advantage is weakened by eta = 2 |1/2 - p|, p = the group's
+    accuracy.
     """
 
     threshold: float = Field(1.0, ge=0, description="Factor of the least mean score.")
+
+    objective = "other"
 
     def advantages(self, rollout: Rollout) -> Tensor:
         import torch

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 
 class RandomReward(Method):
-    """Control: GRPO on coin flips, r_i ~ Bernoulli(p), whatever was sampled (after the spurious rewards of arXiv 2506.10947)."""
+    """Control: GRPO on coin flips, r_i ~ Bernoulli(p), whatever was sampled (after the spurious
+    rewards of arXiv 2506.10947).
+    """
 
     probability: float = Field(0.5, gt=0, lt=1, description="Chance of reward 1.")
+
+    objective = "other"
+    custom_rewards = True
 
     def rewards(self, rollout: Rollout) -> Tensor:
         return rollout.rewards.new_empty(rollout.rewards.shape).bernoulli_(self.probability)

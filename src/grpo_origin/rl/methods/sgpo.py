@@ -11,17 +11,22 @@ if TYPE_CHECKING:
 
 
 class SGPO(Method):
-    """Stepwise guided policy optimisation (arXiv 2505.11595; after its abstract and reviews): all-wrong groups teach too.
+    """Stepwise guided policy optimisation (arXiv 2505.11595; after its abstract and reviews):
+    all-wrong groups teach too.
 
-    In a group without a right answer, r_i = 1 / (1 + exp(-slope (s_i - midpoint))), s_i being the share of steps before the first
-    wrong one; all other groups keep the binary reward. The paper's judge of steps is a language model; here it is the task's own
-    trace. Slope and midpoint are assumptions.
+    In a group without a right answer, r_i = 1 / (1 + exp(-slope (s_i - midpoint))), s_i being the
+    share of steps before the first wrong one; all other groups keep the binary reward. The paper's
+    judge of steps is a language model; here it is the task's own trace. Slope and midpoint are
+    assumptions.
     """
 
     slope: float = Field(10.0, gt=0, description="Slope of the logistic curve (assumption).")
     midpoint: float = Field(
         0.5, ge=0, le=1, description="Share of right steps that earns a half (assumption)."
     )
+
+    objective = "other"
+    custom_rewards = True
 
     def rewards(self, rollout: Rollout) -> Tensor:
         sound = rollout.rewards.new_tensor(

@@ -11,18 +11,20 @@ if TYPE_CHECKING:
 
 
 class Unlikeliness(Method):
-    """Correct but unlikely samples earn more (He et al., arXiv 2506.02355; after the authors' code): r_i = R_i (1 - penalty rank_i / G).
+    """Correct but unlikely samples earn more (He et al., arXiv 2506.02355; after the authors'
+    code): r_i = R_i (1 - penalty rank_i / G).
 
-    rank_i counts the group's completions that are less likely under the sampling policy, by mean log-probability of a token (half
-    of those that are alike). A prompt of this study has one correct completion, so within a group all right ones earn alike and
-    division by the group's standard deviation would cancel the factor: the advantages are left unscaled (assumption), and
+    rank_i counts the group's completions that are less likely under the sampling policy, by mean
+    log-probability of a token (half of those that are alike). A prompt of this study has one
+    correct completion, so within a group all right ones earn alike and division by the group's
+    standard deviation would cancel the factor: the advantages are left unscaled (assumption), and
     groups whose right answer is unlikely weigh more.
     """
 
     iterations: int = Field(
         2,
         ge=2,
-        description="Optimiser steps on each batch of rollouts; from 2 on TRL keeps what ranks need.",
+        description="Optimiser steps a batch of rollouts; from 2 on TRL keeps what ranks need.",
     )
     penalty: float = Field(
         0.25,
@@ -30,6 +32,9 @@ class Unlikeliness(Method):
         le=1,
         description="Share of the reward that a sample likelier than all G others would lose.",
     )
+
+    objective = "other"
+    custom_rewards = True
 
     def arguments(self) -> dict[str, Any]:
         return {"scale_rewards": "none"}

@@ -1,4 +1,6 @@
-"""GRPO: TRL's step against one written in plain torch, exact rewards, the same weights every time, interrupted or not."""
+"""GRPO: TRL's step against one written in plain torch, exact rewards, the same weights every time,
+interrupted or not.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,17 @@ import torch
 from trl import GRPOTrainer, RLOOTrainer
 
 from grpo_origin.config.notation import TaskSpec
-from grpo_origin.jobs.errors import Interrupted
+from grpo_origin.jobs.errors import Interrupted, NotFinite
+from grpo_origin.rl import stage as stages
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import find
 from grpo_origin.rl.trainer import LOGGED, ExactMatch
 from grpo_origin.tasks.task import Task
-from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
+from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
 from helpers import interrupt_stage, read, run_stage, tiny, weights_hash
+from rl_trainer import trainer_of
 
 STAGE = "grpo~ood"
 
@@ -74,6 +78,42 @@ def capturing(records: list[dict], rewards: list[torch.Tensor]):
     return Capturing
 
 
+def test_a_gradient_that_is_no_number_at_the_last_step_leaves_no_model(cell, tmp_path, monkeypatch):
+    """The loss is finite: a model of NaN weights would be put in place."""
+    original = module.MethodHooks.loss_of
+
+    def loss_of(trainer, model, batch):
+        loss = original(trainer, model, batch)
+        if trainer.state.global_step == trainer.state.max_steps - 1:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    monkeypatch.setattr(module.MethodHooks, "loss_of", loss_of)
+    with pytest.raises(NotFinite, match="grpo~ood: gradient norm not finite at step 12;"):
+        run(cell, tmp_path / "grpo")
+    assert not (tmp_path / "grpo").exists()
+
+
+@pytest.mark.parametrize("bad", [3, 12])
+def test_weights_that_are_no_numbers_become_neither_checkpoint_nor_model(
+    cell, tmp_path, monkeypatch, bad
+):
+    """Gradients are finite, the optimiser overflows; step 12 is the last."""
+    original = stages.Keeper.on_step_end
+
+    def overflow(keeper, args, state, control, **more):
+        if state.global_step == bad:
+            next(more["model"].parameters()).data[0, 0] = math.inf
+        original(keeper, args, state, control, **more)
+
+    monkeypatch.setattr(stages.Keeper, "on_step_end", overflow)
+    changes = {"runtime": {"checkpoint_seconds": 0}}
+    with pytest.raises(NotFinite, match=rf"grpo~ood: weights .* not finite at step {bad};"):
+        run(cell, tmp_path / "grpo", changes)
+    assert not (tmp_path / "grpo").exists()
+    assert os.listdir(tmp_path / "grpo.checkpoint") == [f"step-{bad - 1}"]
+
+
 def copy_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
@@ -89,9 +129,10 @@ def token_log_probabilities(
 
 
 def oracle(policy, old, reference, prompts, completions, advantages, settings) -> torch.Tensor:
-    """The GRPO loss, a completion at a time, without padding: clipped ratio times advantage, minus beta times the k3 estimate
-    of the KL to the reference (weighted by the ratio, so that its gradient is that of the KL), mean over tokens, then over
-    completions."""
+    """The GRPO loss, a completion at a time, without padding: clipped ratio times advantage, minus
+    beta times the k3 estimate of the KL to the reference (weighted by the ratio, so that its
+    gradient is that of the KL), mean over tokens, then over completions.
+    """
     losses = []
     for prompt, completion, advantage in zip(prompts, completions, advantages, strict=True):
         now = token_log_probabilities(policy, prompt, completion, settings.temperature)
@@ -125,10 +166,11 @@ CASES = {
 
 @pytest.mark.parametrize(("changes", "stage"), CASES.values(), ids=CASES)
 def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, stage):
-    """Same rewards, advantages, loss and gradient for the same rollouts, at the first steps: from the second the policy has left
-    the reference, so that the KL term shows."""
+    """Same rewards, advantages, loss and gradient for the same rollouts, at the first steps: from
+    the second the policy has left the reference, so that the KL term shows.
+    """
     changes = {
-        "grpo": {
+        "rl": {
             "steps": 4,
             "group_size": 8,
             "learning_rate": 3e-3,
@@ -137,9 +179,9 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
         }
     }
     records, rewards = [], []
-    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, rewards))
+    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, rewards))
     run(cell, tmp_path / "grpo", changes, stage)
-    settings = tiny(**changes).grpo
+    settings = tiny(**changes).rl
     assert len(records) == 4
     assert len(rewards) == 4 / settings.iterations
     reference, policy, old = (load_model(cell / "sft") for _ in range(3))
@@ -168,7 +210,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
         assert torch.allclose(rollout["advantages"], advantages, atol=1e-5)
         varied += int((groups.std(1) > 0).sum())
 
-        # The rollout is split into batches and shuffled before the optimiser sees it; here it is one batch.
+        # The rollout is split into batches and shuffled before the optimiser; here it is one.
         policy.load_state_dict(record["weights"])
         old.load_state_dict(rollout["weights_at_rollout"])
         policy.zero_grad()
@@ -251,7 +293,7 @@ def test_a_gold_completion_of_another_prompt_earns_nothing(world):
 
 def test_the_training_log(cell):
     log = read(cell / STAGE / "training_log.parquet")
-    steps = tiny().grpo.steps
+    steps = tiny().rl.steps
     assert list(log[0]) == ["step", *LOGGED]
     assert [row["step"] for row in log] == list(range(1, steps + 1))
     for row in log:
@@ -263,29 +305,9 @@ def test_the_training_log(cell):
     assert any(0 < row["zero_variance_share"] < 1 for row in log)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "trls"),
-    [
-        ("grpo", module.TokenGRPOTrainer, GRPOTrainer),
-        ("rloo", module.TokenRLOOTrainer, RLOOTrainer),
-    ],
-)
-def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, kind, trls):
-    method = find(name)()
-    settings = tiny(grpo={"temperature": 0.7}).grpo
-    dataset = module.prompt_set(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
-    config = module.trainer_config(
-        method, settings, tiny().runtime, torch.device("cpu"), 9, 0, tmp_path
-    )
-    trainer = kind(
-        load_model(cell / "sft"),
-        ExactMatch(World(8, 0)),
-        config,
-        dataset,
-        None,
-        build_tokenizer(World(8, 0)),
-        method=method,
-    )
+@pytest.mark.parametrize(("name", "trls"), [("grpo", GRPOTrainer), ("rloo", RLOOTrainer)])
+def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
+    trainer = trainer_of(cell, tmp_path, find(name)(), rl={"temperature": 0.7})
     tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))
     mask = torch.tensor(
         [
@@ -310,10 +332,10 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, kind, tr
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
     records: list[dict] = []
-    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, []))
+    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
     run(cell, tmp_path / "grpo")
     used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][
-        :: tiny().grpo.group_size
+        :: tiny().rl.group_size
     ]
     assert used == [
         row["prompt_ids"] for row in read(cell / "data" / "grpo.parquet") if row["split"] == "ood"
@@ -321,12 +343,14 @@ def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
 
 
 def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
-    """A model that is never right: every group is all zeros, so without a KL term no weight may move."""
+    """A model that is never right: every group is all zeros, so without a KL term no weight may
+    move.
+    """
     shutil.copytree(cell / "data", tmp_path / "root" / "data")
     save_model(
         build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft"
     )
-    run(tmp_path / "root", tmp_path / "grpo", {"grpo": {"beta": 0.0}})
+    run(tmp_path / "root", tmp_path / "grpo", {"rl": {"beta": 0.0}})
     log = read(tmp_path / "grpo" / "training_log.parquet")
     assert {row["zero_variance_share"] for row in log} == {1.0}
     assert {row["grad_norm"] for row in log} == {0.0}
@@ -334,7 +358,7 @@ def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
 
 
 def test_the_schedule_warms_up_and_decays(cell, tmp_path):
-    run(cell, tmp_path / "grpo", {"grpo": {"schedule": "linear", "warmup": 0.25}})
+    run(cell, tmp_path / "grpo", {"rl": {"schedule": "linear", "warmup": 0.25}})
     rates = [row["learning_rate"] for row in read(tmp_path / "grpo" / "training_log.parquet")]
     assert rates == pytest.approx([3e-4 * min(i / 3, (12 - i) / 9) for i in range(12)])
 
@@ -368,7 +392,7 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(ce
     assert not checkpoint.exists()
 
 
-class StopAfter(module.Keeper):
+class StopAfter(stages.Keeper):
     """Told to stop once 5 steps are done."""
 
     def on_step_end(self, args, state, control, **more):
@@ -378,7 +402,7 @@ class StopAfter(module.Keeper):
 
 def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "Keeper", StopAfter)
+        patch.setattr(stages, "Keeper", StopAfter)
         with pytest.raises(Interrupted, match=r"stopped after step [56] of 12"):
             run_stage(STAGE, cell, tmp_path / "out", tmp_path / "checkpoint", changes)
     assert not (tmp_path / "out").exists()
@@ -388,15 +412,17 @@ def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -
 def test_an_interrupted_job_continues_where_it_stopped(cell, tmp_path, monkeypatch):
     checkpoint = interrupted_state(cell, tmp_path)
     records: list[dict] = []
-    monkeypatch.setattr(module, "TokenGRPOTrainer", capturing(records, []))
+    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
     run_stage(STAGE, cell, tmp_path / "out", checkpoint)
     assert len(records) == 7
     assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
 
 
 def test_an_interruption_between_iterations_waits_for_their_end(cell, tmp_path):
-    """The rollouts of unfinished iterations are not saved, so a state between them could not be resumed exactly."""
-    changes = {"grpo": {"iterations": 2}}
+    """The rollouts of unfinished iterations are not saved, so a state between them could not be
+    resumed exactly.
+    """
+    changes = {"rl": {"iterations": 2}}
     undisturbed = run(cell, tmp_path / "undisturbed", changes)
     checkpoint = interrupted_state(cell, tmp_path, changes)
     assert "step-6" in os.listdir(checkpoint)
@@ -425,7 +451,7 @@ def test_a_damaged_state_is_left_out(cell, tmp_path, damage):
 
 def test_a_state_of_other_settings_or_inputs_is_not_resumed(cell, tmp_path):
     checkpoint = interrupted_state(cell, tmp_path)
-    changes = {"grpo": {"learning_rate": 1e-4}}
+    changes = {"rl": {"learning_rate": 1e-4}}
     run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
     assert weights_hash(tmp_path / "out") == run(cell, tmp_path / "fresh", changes)
 
@@ -442,6 +468,6 @@ def test_a_state_of_other_settings_or_inputs_is_not_resumed(cell, tmp_path):
 
 def test_provenance_holds_the_settings_of_the_stage(cell):
     record = json.loads((cell / STAGE / "provenance.json").read_text())
-    assert record["settings"]["grpo"] == tiny().grpo.model_dump()
-    assert record["settings"]["prompts"] == "ood"
+    assert record["settings"]["rl"] == tiny().rl.model_dump()
+    assert record["settings"]["trained_on"] == "ood"
     assert record["steps"] == 12

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_origin.analysis.compare import ledgers, of_method, transcend
+from grpo_origin.analysis.stages import with_method
+from grpo_origin.analysis.tables import of_method
+from grpo_origin.analysis.transcend import transcend
 from grpo_origin.config.schema import ClaimsSettings
 
 PROMPTS = 200
@@ -15,7 +17,10 @@ STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood", "raft~ood")
 
 
 def planted(after: dict[str, tuple[float, float, float]], start: float = 1e-6) -> pd.DataFrame:
-    """Evaluations of three seeds at two ratios: OOD prompts at `start`, ID prompts at 0.9; `after`: a stage's OOD mass in each seed."""
+    """Evaluations of three seeds at two ratios: OOD prompts at `start`, ID prompts at 0.9.
+
+    `after` gives a stage's OOD mass in each seed.
+    """
     rows = []
     for seed, ratio, stage, split in (
         (s, r, t, p) for s in range(3) for r in ("0", "0.1") for t in STAGES for p in ("id", "ood")
@@ -39,7 +44,7 @@ def planted(after: dict[str, tuple[float, float, float]], start: float = 1e-6) -
             cell | {"prompt_index": i, "log_mass": np.log(mass), "greedy_correct": mass > 0.5}
             for i in range(PROMPTS)
         ]
-    return pd.DataFrame(rows)
+    return with_method(pd.DataFrame(rows))
 
 
 def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
@@ -59,10 +64,10 @@ def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
 )
 def test_transcends(mass, answer):
     table = transcend(planted({"raft~ood": mass}), SETTINGS, ["grpo", "raft"])
-    found = answers(table)
-    assert found["raft", "ood", "0.1"] == answer
-    assert {value for key, value in found.items() if key != ("raft", "ood", "0.1")} == {"no"}
-    assert set(found) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {
+    given = answers(table)
+    assert given["raft", "ood", "0.1"] == answer
+    assert {value for key, value in given.items() if key != ("raft", "ood", "0.1")} == {"no"}
+    assert set(given) == {("grpo", p, r) for p in ("id", "ood") for r in ("0", "0.1")} | {
         ("raft", "ood", "0"),
         ("raft", "ood", "0.1"),
     }
@@ -101,16 +106,20 @@ def test_a_seed_with_few_such_prompts_does_not_count():
     assert row["raised"] == 1
 
 
-def test_every_method_is_judged_by_its_own_stages():
-    table = planted({"raft~ood": (0.5, 0.55, 0.6)})
-    assert set(of_method(table, "raft")["stage"]) == {"pretrain", "sft", "grpo~ood"}
-    found = ledgers(table, SETTINGS, None, {"grpo": 0.001, "raft": 0.001})
-    exposure = found[(found["claim"] == "exposure")].set_index("method")["effect"]
-    assert exposure["grpo"] == pytest.approx(0)
-    assert exposure["raft"] == pytest.approx(0.55, abs=1e-5)
-    assert (
-        not found.loc[found["method"] == "raft", ["statement", "cells", "note"]]
-        .stack()
-        .str.contains("GRPO|grpo~")
-        .any()
-    )
+def test_before_after_and_gain_are_means_over_seeds():
+    """Seeds of different numbers of prompts: means of seeds, not of prompts, and they add up."""
+    table = planted({"raft~ood": (0.2, 0.4, 0.9)})
+    many = (table["seed"] == 2) & (table["split"] == "ood") & (table["prompt_index"] >= 30)
+    row = transcend(table[~many], SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    assert row["prompts"] == 2 * PROMPTS + 30
+    assert row["before"] == pytest.approx(1e-6)
+    assert row["after"] == pytest.approx(0.5)
+    assert row["gain"] == pytest.approx(row["after"] - row["before"])
+
+
+def test_rows_of_a_method_are_its_stages_and_those_before_rl():
+    table = planted({})
+    assert set(of_method(table, "raft")["stage"]) == {"pretrain", "sft", "raft~ood"}
+    assert set(of_method(table, "grpo")["stage"]) == {"pretrain", "sft", "grpo~id", "grpo~ood"}
+    without = pd.DataFrame({"method": ["rloo"], "beta": [1.0]})
+    assert of_method(without, "grpo") is without

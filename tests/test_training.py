@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 from grpo_origin.config.stages import OptimiserSettings
-from grpo_origin.data.pools import Mixture, Pool
-from grpo_origin.jobs.errors import ArtefactError, Interrupted
+from grpo_origin.data.mixture import Mixture
+from grpo_origin.data.pools import Pool
+from grpo_origin.jobs.errors import ArtefactError, Interrupted, NotFinite
 from grpo_origin.tasks.world import World, generator
 from grpo_origin.training import loop as module
 from grpo_origin.training.loop import learning_rate, next_token_loss
 from grpo_origin.training.model import build_model, load_model
-from helpers import interrupt_stage, make_data, read, run_stage, tiny, weights_hash
+from helpers import interrupt_stage, make_data, read, run_stage, tiny, tiny_study, weights_hash
 
 MANY_STEPS = {
     "pretrain": {},
@@ -71,7 +71,7 @@ def without_seconds(folder: Path) -> list[dict]:
 def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(
     cell, undisturbed, tmp_path, stage, how
 ):
-    """SIGTERM saves at the next step; kill -9 leaves the last save, here of every step, perhaps half-written."""
+    """SIGTERM saves at the next step; kill -9 leaves the last save, here of every step."""
     output, checkpoint = tmp_path / stage, tmp_path / "checkpoint"
     changes = MANY_STEPS[stage] | {
         "runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}
@@ -80,8 +80,8 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
     assert how == signal.SIGKILL or "the same command resumes" in printed
     assert not output.exists()
-    with safe_open(checkpoint / "state.safetensors", framework="pt") as file:
-        assert len(json.loads(file.metadata()["log"])) >= 19
+    saved = [json.loads(file.read_text()) for file in checkpoint.glob("step-*/log.json")]
+    assert max(map(len, saved)) >= 19
     run_stage(stage, cell, output, checkpoint, changes)
     assert weights_hash(output) == weights_hash(undisturbed[stage])
     assert without_seconds(output) == without_seconds(undisturbed[stage])
@@ -130,7 +130,9 @@ def test_a_stage_told_to_stop_during_its_last_step_ends_normally(cell, tmp_path,
 
 
 def test_a_stage_told_to_stop_while_it_is_put_in_place_ends_normally(cell, tmp_path, monkeypatch):
-    """Here the lease's handler would end the process, and with it a trained model that is nowhere yet."""
+    """Here the lease's handler would end the process, and with it a trained model that is nowhere
+    yet.
+    """
     original = module.save_model
 
     def save_model(*arguments):
@@ -158,7 +160,9 @@ def test_a_checkpoint_of_other_settings_is_ignored(cell, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft"])
 def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
-    """Killed, then an earlier stage or the data changed: going on from the old state would mix the two."""
+    """Killed, then an earlier stage or the data changed: going on from the old state would mix the
+    two.
+    """
     root = tmp_path / "root"
     shutil.copytree(cell, root, ignore=shutil.ignore_patterns("grpo*", "checkpoints"))
     checkpoint = interrupted_state(root, tmp_path, stage)
@@ -166,7 +170,7 @@ def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
         shutil.rmtree(root / "pretrain")
         run("pretrain", root, root / "pretrain", ratio="0")
     else:
-        make_data(root / "data", tiny(), seed=1)
+        make_data(root, tiny_study(), seed=1)
     run_stage(stage, root, tmp_path / "out", checkpoint)
     assert weights_hash(tmp_path / "out") == run(stage, root, tmp_path / "fresh")
 
@@ -174,7 +178,7 @@ def test_a_checkpoint_of_other_inputs_is_ignored(cell, tmp_path, stage):
 @pytest.mark.parametrize("damage", ["truncated", "missing", "text", "foreign"])
 def test_a_damaged_checkpoint_is_ignored(cell, tmp_path, damage):
     checkpoint = interrupted_state(cell, tmp_path)
-    state = checkpoint / "state.safetensors"
+    state = checkpoint / "step-2" / "state.safetensors"
     content = state.read_bytes()
     state.unlink()
     if damage == "foreign":
@@ -227,7 +231,7 @@ def test_the_log_has_a_row_a_step(cell):
 
 
 def reference_step(model, rows: list[tuple[list[int], int]], options: OptimiserSettings) -> float:
-    """One AdamW step written out: a row at a time, the mean over all targets, clipped; changes the model, returns the loss."""
+    """One AdamW step written out, a row at a time; changes the model, returns the loss."""
     total, targets = 0, 0
     for tokens, first in rows:
         logits = model(input_ids=torch.tensor([tokens])).logits[0].double()
@@ -317,9 +321,54 @@ def test_sft_sees_every_sample_once_an_epoch_in_a_new_order(cell, tmp_path, monk
 def test_a_loss_that_is_no_number_ends_the_job_with_advice(cell, tmp_path, monkeypatch):
     original = module.next_token_loss
     monkeypatch.setattr(module, "next_token_loss", lambda *args: original(*args) * float("nan"))
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+    with pytest.raises(NotFinite, match="sft: loss not finite at step 1; lower its learning_rate"):
         run("sft", cell, tmp_path / "sft")
     assert not (tmp_path / "sft").exists()
+
+
+@pytest.mark.parametrize(("stage", "steps"), [("pretrain", 250), ("sft", 6)])
+def test_a_gradient_that_is_no_number_at_the_last_step_leaves_no_model(
+    cell, tmp_path, monkeypatch, stage, steps
+):
+    """All losses are finite: a model of NaN weights would be put in place."""
+    done = [0]
+    loss_of, report = module.next_token_loss, module.Progress.step
+
+    def loss(*args):
+        value = loss_of(*args)
+        if done[0] == steps - 1:
+            value.register_hook(lambda gradient: gradient * float("nan"))
+        return value
+
+    def step(progress, number, **values):
+        done[0] = number
+        report(progress, number, **values)
+
+    monkeypatch.setattr(module, "next_token_loss", loss)
+    monkeypatch.setattr(module.Progress, "step", step)
+    with pytest.raises(NotFinite, match=f"{stage}: gradient norm not finite at step {steps};"):
+        run(stage, cell, tmp_path / stage)
+    assert not (tmp_path / stage).exists()
+
+
+@pytest.mark.parametrize("bad", [3, 6])
+def test_weights_that_are_no_numbers_become_neither_checkpoint_nor_model(
+    cell, tmp_path, monkeypatch, bad
+):
+    """Gradients are finite, the optimiser overflows; step 6 is the last."""
+    rate = module.learning_rate
+    monkeypatch.setattr(
+        module,
+        "learning_rate",
+        lambda settings, step, steps: math.inf if step == bad - 1 else rate(settings, step, steps),
+    )
+    changes = {"runtime": {"checkpoint_seconds": 0}}
+    with pytest.raises(NotFinite, match=rf"sft: weights .* not finite at step {bad};"):
+        run_stage("sft", cell, tmp_path / "sft", tmp_path / "checkpoint", changes)
+    assert not (tmp_path / "sft").exists()
+    (save,) = (tmp_path / "checkpoint").iterdir()
+    state = load_file(save / "state.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
 def test_a_missing_source_is_named(study, tmp_path):
@@ -329,12 +378,14 @@ def test_a_missing_source_is_named(study, tmp_path):
 
 
 def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_path):
-    """The precision of GPU runs, as far as a CPU shows it: nearly the same losses, and neither the same weights nor other types."""
+    """As far as a CPU shows it: nearly the same losses, and neither the same weights nor other
+    types.
+    """
     logs, weights = {}, {}
     for precision in ("float32", "bfloat16"):
         output, changes = (
             tmp_path / precision,
-            {"runtime": {"precision": precision}, "pretrain": {"samples": 1600}},
+            {"numerics": {"precision": precision}, "pretrain": {"samples": 1600}},
         )
         run_stage("pretrain", study, output, tmp_path / f"{precision}.checkpoint", changes)
         logs[precision] = np.array([row["loss"] for row in read(output / "training_log.parquet")])
@@ -350,8 +401,30 @@ def test_bfloat16_rounds_the_passes_and_leaves_the_weights_float32(study, tmp_pa
     )
 
 
+def test_pretraining_is_compiled_when_asked_and_sft_never(study, cell, tmp_path, monkeypatch):
+    compiled, counter, original = [], CompileCounter(), torch.compile
+
+    def compile_counting(model):
+        compiled.append(model)
+        return original(model, backend=counter)
+
+    monkeypatch.setattr(torch, "compile", compile_counting)
+    few = {"pretrain": {"samples": 320}}
+    run("pretrain", study, tmp_path / "plain", changes=few)
+    assert not compiled
+    asked = {"numerics": {"compile": True}}
+    run("pretrain", study, tmp_path / "compiled", changes=few | asked)
+    assert len(compiled) == 1
+    assert 1 <= counter.frame_count <= 4
+    assert_same_weights(tmp_path / "plain", load_model(tmp_path / "compiled"))
+    run("sft", cell, tmp_path / "sft", changes=asked)
+    assert len(compiled) == 1
+    assert weights_hash(tmp_path / "sft") == weights_hash(cell / "sft")
+
+
 def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
-    """The compiled forward pass of GPU runs, traced on the CPU: every step brings other block sizes, and each graph costs a compilation.
+    """The compiled forward pass of GPU runs, traced on the CPU: every step brings other block
+    sizes, and each graph costs a compilation.
 
     Past torch's limit of recompilations it would go on uncompiled, without a word.
     """

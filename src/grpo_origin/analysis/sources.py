@@ -1,0 +1,54 @@
+"""What the run's tables are made from: files and settings, each read once and when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_origin.config.schema import ClaimsSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Files = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What tables are made from: files and settings; those that no wanted table needs may lack.
+
+    `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
+    weight of each method, in their order, 0 where the law says nothing of its objective.
+    """
+
+    evaluation_files: Files = ()
+    training: Sequence[tuple[str, int, str, str, str | Path]] = ()
+    runs: Files = ()
+    traces: Files = ()
+    samples: Files = ()
+    claims: ClaimsSettings = field(default_factory=ClaimsSettings)
+    betas: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """All evaluations, a row a stage and test prompt."""
+        from grpo_origin.analysis.evaluations import read_evaluations
+
+        return read_evaluations(self.evaluation_files)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Mass before and after RL, a row a stage and test prompt."""
+        from grpo_origin.analysis.statistics import prompt_gains
+
+        return prompt_gains(self.evaluations)
+
+    @cached_property
+    def converged(self) -> pd.DataFrame | None:
+        """Runs to convergence, a row a prompt; None if the run has none."""
+        from grpo_origin.analysis.theory import read_prompts_table
+
+        return read_prompts_table(self.runs) if self.runs else None

@@ -1,0 +1,128 @@
+"""The command line, `grpo-origin`: a cell or stage without Snakemake, the cost plan, the docs.
+
+Each subcommand imports what it needs, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_origin.config.fields import ConfigError
+
+if TYPE_CHECKING:
+    from grpo_origin.config.paths import Paths
+    from grpo_origin.study import Study
+
+SHIPPED = Path(__file__).parent / "shipped"  # the default configuration and measured rates
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand; a mistake of the user's ends it with one line and exit status 1."""
+    from grpo_origin.jobs.errors import ArtefactError, DeviceError, Interrupted
+
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ConfigError, ArtefactError, DeviceError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as interruption:
+        sys.exit(str(interruption))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from grpo_origin import cost
+
+    parser = argparse.ArgumentParser(prog="grpo-origin", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    cell = commands.add_parser("cell", help="run one cell from nothing to its evaluation")
+    cell.set_defaults(run=_cell)
+
+    stage = commands.add_parser("stage", help="run one step of a cell again, in this process")
+    stage.add_argument("name", help="data, pretrain, sft, an RL stage such as grpo~ood, evaluate")
+    stage.set_defaults(run=_stage)
+
+    plan = commands.add_parser("cost", help="what a run will cost: jobs, hours, disk")
+    plan.set_defaults(run=lambda options: cost.run(options, SHIPPED))
+    cost.add_arguments(plan)
+
+    for command in (cell, stage):
+        command.add_argument("--axis", required=True)
+        command.add_argument("--seed", required=True)
+        command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
+        command.add_argument("--results", default="results", help="folder (default: results)")
+    for command in (cell, stage, plan):
+        command.add_argument(
+            "--config",
+            nargs="*",
+            default=[],
+            metavar="FILE",
+            help="YAML files merged over the default configuration",
+        )
+
+    docs = commands.add_parser("docs", help="print the reference of all settings")
+    docs.set_defaults(run=_docs)
+    return parser
+
+
+def _cell(options: argparse.Namespace) -> None:
+    study, paths = _open(options)
+    _check(study, options)
+    from grpo_origin.cell import run_cell
+
+    evaluation = run_cell(study, paths, options.axis, int(options.seed), options.ratio)
+    print(f"{evaluation}\n{_means(evaluation)}")
+
+
+def _stage(options: argparse.Namespace) -> None:
+    study, paths = _open(options)
+    _check(study, options)
+    _one_of("stage", options.name, ["data", *(s.name for s in study.grid.stages), "evaluate"])
+    from grpo_origin.cell import run_stage
+
+    run_stage(study, paths, options.axis, int(options.seed), options.ratio, options.name)
+
+
+def _docs(options: argparse.Namespace) -> None:
+    from grpo_origin.config.docs import reference
+    from grpo_origin.rl.method import Method, find, names
+
+    print(reference(Method, {name: find(name) for name in names()}), end="")
+
+
+def _open(options: argparse.Namespace) -> tuple[Study, Paths]:
+    from grpo_origin.config.paths import Paths
+    from grpo_origin.study import read_study
+
+    study = read_study(SHIPPED / "config.yaml", *options.config)
+    return study, Paths(study.settings.run, options.results)
+
+
+def _check(study: Study, options: argparse.Namespace) -> None:
+    """Raise ConfigError, naming what there is, unless the run has this axis, seed and ratio."""
+    settings = study.settings
+    _one_of("axis", options.axis, settings.axes)
+    _one_of("seed", options.seed, map(str, settings.seeds))
+    _one_of("ratio", options.ratio, settings.axis_ratios(options.axis))
+
+
+def _one_of(what: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        raise ConfigError(f"{what}: this run has no {value!r} (it has: {', '.join(known)})")
+
+
+def _means(evaluation: Path) -> str:
+    """Mean correct mass by stage and split as text, a line a stage."""
+    import numpy as np
+    import pandas as pd
+
+    rows = pd.read_parquet(evaluation, columns=["stage", "split", "log_mass"])
+    rows["mass"] = np.exp(rows.log_mass)
+    means = rows.groupby(["stage", "split"], sort=False).mass.mean().unstack()
+    means = means.rename_axis(index=None, columns="mean mass")
+    return means.to_string(float_format="{:.4f}".format)

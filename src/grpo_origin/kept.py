@@ -1,0 +1,102 @@
+"""What of a cell is there already, made with these settings: `cell` keeps it, makes the rest.
+
+A stage is kept if the settings and input files that its provenance.json names are those it would be
+made with now; data if their settings, recorded by `record_data`, and their files are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from grpo_origin.config.grid import DATA_FILES
+from grpo_origin.config.paths import Paths, stage_of
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.jobs.files import write_json
+from grpo_origin.jobs.provenance import content_fingerprint
+from grpo_origin.study import Study
+
+
+def stage_inputs(paths: Paths, axis: str, seed: int, ratio: str, name: str) -> tuple[str, str]:
+    """What a stage is trained from: both pools, or a model folder and a file of prompts."""
+    if name == "pretrain":
+        return paths.data(axis, seed, "pretrain-id"), paths.data(axis, seed, "pretrain-ood")
+    before, prompts = ("pretrain", "sft") if name == "sft" else ("sft", "grpo")
+    return paths.stage(axis, seed, ratio, before), paths.data(axis, seed, prompts)
+
+
+def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> bool:
+    """Whether a trained stage is there, made with these settings from these very inputs."""
+    record = _read(f"{paths.stage(axis, seed, ratio, name)}/provenance.json")
+    made_with, settings = record.get("settings"), _stage_settings(study, seed, ratio, name)
+    if not made_with or any(settings.get(key) != value for key, value in made_with.items()):
+        return False
+    inputs = stage_inputs(paths, axis, seed, ratio, name)
+    files = [path if path.endswith(".parquet") else f"{path}/model.safetensors" for path in inputs]
+    return record.get("identity", {}).get("inputs") == _contents(files)
+
+
+def data_is_kept(study: Study, paths: Paths, axis: str, seed: int) -> bool:
+    """Whether the data are there, made with these settings and not changed since."""
+    return _read(paths.data(axis, seed, "provenance")) == _data_record(study, paths, axis, seed)
+
+
+def record_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
+    """Write down with what settings the data of an axis and seed were made."""
+    record = _data_record(study, paths, axis, seed)
+    write_json(paths.data(axis, seed, "provenance"), record)
+
+
+def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, Any]:
+    settings = study.settings
+    return {
+        "settings": {
+            "seed": seed,
+            "world": settings.world.model_dump(mode="json"),
+            "axis": settings.axes[axis].model_dump(mode="json", exclude={"ratios", "theory"}),
+            "ratios": list(settings.axis_ratios(axis)),
+            "samples": settings.pretrain.samples,
+            "ood_pool": settings.pretrain.ood_pool,
+            "sft_samples": settings.sft.samples,
+            "rl_prompts": study.rl_prompts,
+            "test_prompts": settings.evaluation.prompts,
+        },
+        "files": _contents(paths.data(axis, seed, name) for name in DATA_FILES),
+    }
+
+
+def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str, Any]:
+    """All settings that a stage's provenance may name, under the names it uses."""
+    settings, stage = study.settings, stage_of(name)
+    sections = ("world", "model", "pretrain", "sft", "rl", "numerics")
+    values = {key: getattr(settings, key).model_dump(mode="json") for key in sections}
+    values |= {"seed": seed, "ratio": ratio}
+    if settings.numerics.device == "auto":
+        import torch
+
+        values["numerics"]["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if stage.method:
+        method = study.methods[stage.method]
+        values["rl"] = method.settings(settings.rl).model_dump(mode="json")
+        values["method"] = {stage.method: method.model_dump(mode="json")}
+        values["prompts"] = values["trained_on"] = stage.trained_on
+    return values
+
+
+def _contents(files: Iterable[str]) -> list[str]:
+    """Fingerprints of files; of none if one is missing."""
+    try:
+        return [content_fingerprint(path) for path in files]
+    except ArtefactError:
+        return []
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A record, or an empty one."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

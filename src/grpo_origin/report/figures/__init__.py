@@ -1,0 +1,27 @@
+"""All figures of a report, by theme; each module registers its own (`report.registry`).
+
+The Snakefile asks `figures_of` what a run draws, `report.draw` draws it, `report.page` shows it.
+"""
+
+from __future__ import annotations
+
+from grpo_origin.config.schema import Settings
+from grpo_origin.report.figures import exposure, gains, methods, theory, training
+from grpo_origin.report.registry import ENTRIES, Drawing, FigureEntry, drawings
+
+__all__ = [
+    "ENTRIES",
+    "Drawing",
+    "FigureEntry",
+    "exposure",
+    "figures_of",
+    "gains",
+    "methods",
+    "theory",
+    "training",
+]
+
+
+def figures_of(settings: Settings) -> dict[str, Drawing]:
+    """The figures of a run: name -> kind and axis, in the order of the report."""
+    return drawings(settings)

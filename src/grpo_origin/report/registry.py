@@ -1,0 +1,155 @@
+"""The figures of a report: what each is called, says and needs, and how often a run draws it.
+
+A figure is added in one place: a function in `report.figures` under `@figure(...)`. The Snakefile
+reads these entries to plan, so nothing here imports a plotting library.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from grpo_origin.config.schema import AxisSettings, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")  # counts for the page as code does
+
+# Sections of the report that hold figures and tables, in its order.
+CATEGORIES = (
+    "Axes",
+    "What RL gains",
+    "What RL loses",
+    "Beyond zero",
+    "RL methods",
+    "Theory against practice",
+    "Training",
+)
+
+
+# How often a figure is drawn: once a run, or once for each axis of a kind.
+def _every_axis(settings: Settings, axis: AxisSettings) -> bool:
+    return True
+
+
+def _has_mixed_splits(settings: Settings, axis: AxisSettings) -> bool:
+    return bool(axis.mixed)
+
+
+def _has_several_ood_tasks(settings: Settings, axis: AxisSettings) -> bool:
+    return len(axis.ood) > 1
+
+
+def _has_several_methods(settings: Settings, axis: AxisSettings) -> bool:
+    return len(settings.methods) > 1
+
+
+ONCE: dict[str, Callable[[Settings], bool]] = {
+    "run": lambda settings: True,
+    "run with theory": lambda settings: any(map(settings.theory_ratios, settings.axes)),
+}
+EACH_AXIS: dict[str, Callable[[Settings, AxisSettings], bool]] = {
+    "axis": _every_axis,
+    "axis with mixed splits": _has_mixed_splits,
+    "axis with several OOD tasks": _has_several_ood_tasks,
+    "axis of several methods": _has_several_methods,
+}
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A kind of figure. `title` and `caption` are Jinja2 templates over `page.words_of`."""
+
+    name: str
+    draw: Callable[..., Figure]
+    per: str
+    category: str
+    title: str
+    caption: str
+    all_methods: bool
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables it draws: the parameters of its function but `axis` and `beta`."""
+        names = inspect.signature(self.draw).parameters
+        return tuple(name for name in names if name not in ("axis", "beta"))
+
+    def axes_of(self, settings: Settings) -> list[str | None]:
+        """The axes it is drawn for in a run; [None] for a figure of the whole run."""
+        if self.per in ONCE:
+            return [None] if ONCE[self.per](settings) else []
+        wanted = EACH_AXIS[self.per]
+        return [name for name, axis in settings.axes.items() if wanted(settings, axis)]
+
+    def figure(
+        self, tables: Mapping[str, pd.DataFrame], axis: str | None = None, beta: float = 0.0
+    ) -> Figure:
+        """Draw it from tables by name; `beta` is the KL weight of the method shown, 0 for none."""
+        given: dict[str, Any] = {"axis": axis, "beta": beta}
+        names = inspect.signature(self.draw).parameters
+        return self.draw(**{name: given[name] if name in given else tables[name] for name in names})
+
+
+ENTRIES: dict[str, FigureEntry] = {}
+Draw = TypeVar("Draw", bound="Callable[..., Figure]")
+
+
+def figure(
+    name: str, *, per: str, category: str, title: str, caption: str, all_methods: bool = False
+) -> Callable[[Draw], Draw]:
+    """Register a function of tables (its parameters name them), `axis` and `beta` as a figure.
+
+    Tables hold the stages before RL and those of the run's main method, or with `all_methods` all.
+    Raises ValueError for a name in use, an unknown category or an unknown `per`.
+    """
+    if name in ENTRIES:
+        raise ValueError(f"figure {name}: this name is in use")
+    if category not in CATEGORIES:
+        raise ValueError(f"figure {name}: category is one of {', '.join(CATEGORIES)}")
+    if per not in ONCE | EACH_AXIS:
+        raise ValueError(f"figure {name}: per is one of {', '.join(ONCE | EACH_AXIS)}")
+
+    def register(draw: Draw) -> Draw:
+        text = " ".join(caption.split())
+        ENTRIES[name] = FigureEntry(name, draw, per, category, title, text, all_methods)
+        return draw
+
+    return register
+
+
+class Drawing(NamedTuple):
+    """A figure of a run: its kind and, unless it is of the whole run, its axis."""
+
+    entry: FigureEntry
+    axis: str | None
+
+
+def drawings(settings: Settings) -> dict[str, Drawing]:
+    """The registered figures of a run by name, in the order of the report."""
+    entries = sorted(ENTRIES.values(), key=lambda entry: CATEGORIES.index(entry.category))
+    return {
+        f"{entry.name}-{axis}" if axis else entry.name: Drawing(entry, axis)
+        for entry in entries
+        for axis in entry.axes_of(settings)
+    }
+
+
+class ShownTable(NamedTuple):
+    """A table that the report shows beside its figures."""
+
+    category: str
+    title: str
+
+
+SHOWN_TABLES = {
+    "transcend": ShownTable(
+        "Beyond zero", "Does it transcend? OOD prompts that started from about no mass"
+    ),
+    "theory": ShownTable("Theory against practice", "Runs to convergence against the law"),
+    "sampling": ShownTable("Theory against practice", "Sampled frequencies against exact masses"),
+}

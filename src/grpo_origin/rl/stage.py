@@ -1,0 +1,197 @@
+"""One RL stage: post-train an SFT model by a method on the prompts of a split.
+
+Called by the job `rl`. Holds the lease, resumes what was interrupted, saves by time and on a signal
+(`jobs.checkpoint`); the training itself is the trainer's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig, RLOOConfig
+
+from grpo_origin.config.notation import SPLITS
+from grpo_origin.config.paths import rl_stage
+from grpo_origin.config.schema import RuntimeSettings
+from grpo_origin.config.stages import NumericsSettings, RLSettings
+from grpo_origin.data.prompt_sets import read_prompts
+from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
+from grpo_origin.jobs.errors import ArtefactError, Interrupted
+from grpo_origin.jobs.files import write_json
+from grpo_origin.jobs.provenance import Provenance
+from grpo_origin.rl.method import Method
+from grpo_origin.rl.trainer import make_trainer, training_log
+from grpo_origin.tasks.world import World, generator
+from grpo_origin.training.loop import Progress, finish
+from grpo_origin.training.model import load_model
+from grpo_origin.training.numerics import (
+    FiniteGuard,
+    choose_device,
+    resolved,
+    training_arithmetic,
+)
+
+MEMORY = "memory.json"  # of a method, in a checkpoint
+
+
+def train_rl(
+    source: str | Path,
+    prompt_set: str | Path,
+    trained_on: str,
+    output: str | Path,
+    checkpoint: str | Path,
+    *,
+    world: World,
+    rl: RLSettings,
+    method: Method,
+    numerics: NumericsSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Post-train the model folder `source` on a prompt set's split `trained_on` (id or ood).
+
+    Writes a model folder to `output`. Raises Interrupted after saving its state if the job is told
+    to stop, NotFinite if a gradient or weight is no number, ArtefactError if prompts run out.
+    """
+    device = choose_device(numerics, runtime.threads)
+    name = type(method).__module__.rpartition(".")[2]
+    count, rl = method.count(rl), method.settings(rl)
+    settings = {
+        "seed": world.seed,
+        "trained_on": trained_on,
+        "method": {name: method.model_dump()},
+        "rl": rl.model_dump(),
+        "numerics": resolved(numerics, device),
+    }
+    inputs = [Path(source) / "model.safetensors", prompt_set]
+    identity = stage_identity(settings, inputs, __file__, inspect.getfile(type(method)))
+    guard = FiniteGuard(rl_stage(trained_on, name))
+    with (
+        stage(output, checkpoint, identity, runtime) as state,
+        scratch(runtime) as folder,
+        stop_signals() as stopping,
+        training_arithmetic(numerics, device),
+    ):
+        if state is None:
+            return
+        provenance = Provenance(settings, str(device), numerics.model_dump())
+        model = load_model(source)
+        saved = state.load_folder()
+        memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}
+        keeper = Keeper(state, stopping, memory, guard)
+        trainer = make_trainer(
+            method,
+            model,
+            ordered_prompts(prompt_set, trained_on, method, count, world.seed),
+            world=world,
+            rl=rl,
+            numerics=numerics,
+            device=device,
+            folder=folder,
+            guard=guard,
+            callbacks=[keeper],
+            memory=memory,
+        )
+        if saved:
+            print(f"resumed after {saved.name.replace('-', ' ')} of {rl.steps}", flush=True)
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+        done = trainer.state.global_step
+        if keeper.interrupted:
+            raise Interrupted(
+                f"stopped after step {done} of {rl.steps}; the state is saved and the same command "
+                "resumes"
+            )
+        if done < rl.steps:
+            raise ArtefactError(
+                prompt_set,
+                f"has too few {trained_on} prompts: they ended at step {done} of {rl.steps}",
+            )
+        log = training_log(trainer.state.log_history)
+        finish(model, world, log, provenance, state, output, guard)
+
+
+def ordered_prompts(
+    prompt_set: str | Path, trained_on: str, method: Method, count: int, seed: int
+) -> Dataset:
+    """A prompt set in the method's order of training; a run uses the first `count`."""
+    (other,) = (split for split in SPLITS if split != trained_on)
+    prompts, others = (read_prompts(prompt_set, split) for split in (trained_on, other))
+    draws = generator(seed, "method", "prompts")
+    return prompt_dataset(method.order(prompts, others, count, draws))
+
+
+def prompt_dataset(prompts: pa.Table) -> Dataset:
+    """Prompts as the trainer takes them: `prompt`, `question` (the same), `gold`, `task`."""
+    columns = {
+        "prompt": "prompt_ids",
+        "question": "prompt_ids",
+        "gold": "completion_ids",
+        "task": "task",
+    }
+    return Dataset.from_dict(
+        {name: prompts[column].to_pylist() for name, column in columns.items()}
+    )
+
+
+def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
+    """A node-local folder: the trainer writes a state there before it goes, whole, to `output`."""
+    folder = os.path.expandvars(runtime.scratch) if runtime.scratch else None
+    return tempfile.TemporaryDirectory(prefix="grpo-origin-", dir=folder)
+
+
+class Keeper(TrainerCallback):
+    """Saves by time and on a stop signal, the method's memory too, and reports progress."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        stopping: Callable[[], bool],
+        memory: dict[str, Any],
+        guard: FiniteGuard,
+    ) -> None:
+        self.checkpoint, self.stopping, self.memory = checkpoint, stopping, memory
+        self.guard = guard
+        self.progress: Progress | None = None
+        self.interrupted = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.progress = Progress(state.max_steps, state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        assert isinstance(args, GRPOConfig | RLOOConfig)
+        steps = (args.steps_per_generation or 1) * args.num_iterations
+        if state.global_step >= state.max_steps or state.global_step % steps:
+            return  # rollouts of an unfinished group of iterations are not part of a saved state
+        if self.stopping():
+            control.should_save = control.should_training_stop = self.interrupted = True
+        elif self.checkpoint.due():
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        model: torch.nn.Module = more["model"]
+        self.guard.weights(model, state.global_step)
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        write_json(folder / MEMORY, self.memory)
+        self.checkpoint.save_folder(folder, state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        logs: dict[str, float] = more["logs"]
+        if self.progress and "reward" in logs:
+            self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])

@@ -1,0 +1,135 @@
+"""Settings and tables of a made-up run, for the tests of figures and report.
+
+Two axes, one with mixed splits, two OOD tasks and theory; two methods; three seeds.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import pandas as pd
+
+from grpo_origin.config.load import load_settings, merged
+from grpo_origin.config.paths import stage_of
+from grpo_origin.config.schema import Settings
+
+CONFIG = {
+    "run": "planted",
+    "seeds": [0, 1, 2],
+    "ratios": ["0", "0.02", "0.1"],
+    "axes": {
+        "many": {
+            "id": ["trav;4;A", "shift;4;A", "trav trav;4;A"],
+            "ood": ["trav shift;4;A", "shift trav;4;A"],
+            "mixed": [1, 3],
+            "theory": ["0.1"],
+        },
+        "single": {"id": ["trav;4;A"], "ood": ["trav trav;4;A"], "ratios": ["0", "0.1"]},
+    },
+    "methods": ["grpo", "dapo"],
+    "evaluation": {"prompts": 40},
+}
+BEFORE = ["pretrain", "sft"]
+RL = ["grpo~id", "grpo~ood", "dapo~id", "dapo~ood"]
+METRICS = ["accuracy", "mass", "pass@8", "pass@128"]
+
+
+def planted_settings(**changes) -> Settings:
+    """The made-up run's settings, changed."""
+    return load_settings(merged(CONFIG, changes))
+
+
+def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
+    """Its tables by name; every value is different, intervals are lopsided."""
+    draws = np.random.default_rng(0)
+    tasks = _seed_rows(settings, [*BEFORE, *RL], draws, tasks=True)
+    levels = _seed_rows(settings, [*BEFORE, *RL], draws)
+    changes = _seed_rows(settings, RL, draws)
+    changes["mean"] = 2 * changes["mean"] - 1
+    bins = _seed_bins(settings, draws)
+    prompts, trace = _theory(draws)
+    return {
+        "summary": _over_seeds(levels),
+        "seed_means": levels,
+        "task_summary": _over_seeds(tasks),
+        "task_seed_means": tasks,
+        "gains": _over_seeds(changes),
+        "seed_gains": changes,
+        "mass_gains": _over_seeds(bins),
+        "seed_mass_gains": bins,
+        "training": _training(settings, draws),
+        "theory_prompts": prompts,
+        "theory_trace": trace,
+    }
+
+
+def _with_stage(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that say what a stage is: `method` and `trained_on`, missing before RL."""
+    stages = table["stage"].map(stage_of)
+    return table.assign(
+        method=[stage.method for stage in stages], trained_on=[stage.trained_on for stage in stages]
+    )
+
+
+def _seed_rows(settings, stages, draws, tasks=False) -> pd.DataFrame:
+    rows = [
+        {"axis": name, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split}
+        | ({"task": str(task)} if tasks else {})
+        | {"metric": metric}
+        for name, axis in settings.axes.items()
+        for seed, ratio in product(settings.seeds, settings.axis_ratios(name))
+        for stage, split, metric in product(stages, axis.splits, METRICS)
+        for task in (axis.tasks(split) if tasks else [None])
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    return table.assign(mean=draws.uniform(size=len(table)), prompts=40)
+
+
+def _over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    values = ["mean", "mass_before"] if "mass_before" in table else ["mean"]
+    keys = [name for name in table if name not in ("seed", "prompts", *values)]
+    means = table.groupby(keys, dropna=False, sort=False)[values].mean().reset_index()
+    return means.assign(low=means["mean"] - 0.03, high=means["mean"] + 0.05, seeds=3)
+
+
+def _seed_bins(settings, draws) -> pd.DataFrame:
+    edges = [0.0, 1e-4, 0.1, 0.5, 1.0]
+    rows = [
+        {"stage": stage, "split": split, "seed": seed, "bin_low": low, "bin_high": high}
+        | {"bin": f"{low:g}-{high:g}", "mass_before": (low + high) / 2}
+        for stage, split, seed in product(RL, ("id", "ood"), settings.seeds)
+        for low, high in pairwise(edges)
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    return table.assign(mean=draws.uniform(-1, 1, size=len(table)), prompts=40)
+
+
+def _training(settings, draws) -> pd.DataFrame:
+    rows = [
+        {"axis": name, "seed": seed, "ood_ratio": ratio, "stage": stage, "step": step}
+        for name in settings.axes
+        for seed, ratio in product(settings.seeds, settings.axis_ratios(name))
+        for stage, step in product(RL, (1, 2, 3))
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    columns = ("reward_mean", "zero_variance_share", "kl")
+    return table.assign(**{name: draws.uniform(size=len(table)) for name in columns})
+
+
+def _theory(draws) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs to convergence: a row a prompt, and a row a step."""
+    runs = [
+        {"method": method, "beta": beta, "axis": "many", "seed": 0, "ood_ratio": "0.1"}
+        for method, beta in product(("rloo", "grpo"), (0.3, 1.0))
+    ]
+    prompts = pd.DataFrame(
+        run | {"pool": pool, "mass_before": before}
+        for run, pool, before in product(runs, ("train", "heldout"), (0.01, 0.3, 0.9))
+    )
+    for name in ("mass_after", "mass_fixed_point", "law"):
+        prompts[name] = draws.uniform(size=len(prompts))
+    trace = pd.DataFrame(run | {"step": step} for run, step in product(runs, (0, 10, 20)))
+    for name in ("train_mass", "heldout_mass"):
+        trace[name] = draws.uniform(size=len(trace))
+    return prompts, trace

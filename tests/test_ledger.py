@@ -1,0 +1,121 @@
+"""Whole ledgers: every claim, every method, runs that lack something."""
+
+import numpy as np
+import pytest
+
+from grpo_origin.analysis.ledger import CLAIMS, ledgers
+from grpo_origin.analysis.tables import TABLES
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.load import load_settings
+from planting import SETTINGS, STAGES, judged, plant, rows, shifted, theory, verdict
+
+FULL = {"splits": ("id", "ood", "mixed-1")}
+
+
+def test_ledger_has_every_claim_in_order():
+    table = judged(
+        plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), theory=theory(0.0), beta=0.001
+    )
+    assert set(table.columns) == set(TABLES["claims"].columns)
+    names = (
+        "no exposure, exposure, beyond pretraining, sweet spot, saturation, foreign tokens, "
+        "composition, mass bound, prompts, sharpening"
+    )
+    assert list(table["claim"].drop_duplicates()) == names.split(", ")
+    assert len(CLAIMS) == 10
+    assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
+
+
+def test_one_seed_decides_nothing():
+    table = judged(
+        plant(shifted(0.3, {("grpo~ood",): 0.1}, seeds=1), seeds=1, **FULL),
+        theory=theory(0.0, seeds=1),
+        beta=1.0,
+    )
+    assert set(table["verdict"]) == {"inconclusive"}
+    tested = table[table["effect"].notna()]
+    assert tested["note"].str.contains("one seed").all()
+    assert tested["low"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"ratios": ("0.1",)},
+        {"ratios": ("0",)},
+        {"stages": ("sft", "grpo~id")},
+        {"stages": ("sft", "grpo~ood")},
+        {"stages": ("pretrain", "sft")},
+        {"stages": (*STAGES, "new~ood")},
+        {"splits": ("id",)},
+        {"splits": ("ood",)},
+        {"splits": ("mixed-1", "ood")},
+    ],
+    ids=str,
+)
+def test_missing_cells_are_no_crash(missing):
+    table = judged(plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), beta=0.001)
+    assert set(table.columns) == set(TABLES["claims"].columns)
+    empty = table[table["effect"].isna()]
+    assert (empty["verdict"] == "inconclusive").all()
+    assert empty["note"].str.contains("nothing to test").all()
+
+
+def test_other_methods_do_not_count():
+    table = plant(shifted(0.3, {("new~ood",): 0.5}), stages=(*STAGES, "new~ood"))
+    assert verdict(table, "no exposure") == "supported"
+
+
+def test_every_method_is_judged_by_its_own_rows_and_named_in_its_texts():
+    """A planted gain of one method alone: the texts of its rows say so, whatever its name holds."""
+    stages = ("pretrain", *STAGES, "igrpo~id", "igrpo~ood", "dr_GRPO~id", "dr_GRPO~ood")
+    table = plant(
+        shifted(0.3, {("igrpo~ood",): 0.25}), stages=stages, splits=("id", "ood", "mixed-1")
+    )
+    betas = {"grpo": 1.0, "igrpo": 1.0, "dr_GRPO": 0.0}
+    table = ledgers(table, SETTINGS, betas, theory(0.0))
+    exposure = table[table["claim"] == "exposure"].set_index("method")["effect"]
+    assert exposure.to_dict() == pytest.approx({"grpo": 0, "igrpo": 0.25, "dr_GRPO": 0}, abs=1e-9)
+    for method, rows_of in table.groupby("method"):
+        others = {f"{other}~" for other in betas} - {f"{method}~"}
+        texts = rows_of[["statement", "cells", "note"]].stack()
+        mentioned = {word for text in texts for word in text.replace(",", " ").split()}
+        assert not {word for word in mentioned for other in others if word.startswith(other)}
+        assert ("GRPO" in mentioned) == (method == "grpo")
+        assert method == "grpo" or method in mentioned
+    assert table[table["claim"] == "mass bound"].groupby("method").size().to_dict() == {
+        "grpo": 2,  # its own RL and the runs to convergence
+        "igrpo": 1,
+    }
+
+
+def test_law_and_bound_of_the_ledger_are_those_of_the_law(monkeypatch):
+    """What `evaluation.law` says is what the ledger says, for masses that underflow too."""
+    from grpo_origin.evaluation import law
+
+    table = plant(shifted(0.2, {("grpo~ood",): 0.2, ("grpo~id",): 0.2}))
+    assert verdict(table, "mass bound", beta=1.0) == "supported"  # 0.2 e = 0.54
+    monkeypatch.setattr(law, "log_mass_bound", lambda log_q, beta: np.asarray(log_q) + 0.1)
+    monkeypatch.setattr(law, "optimal_mass", lambda q, beta: np.asarray(q) + 0.125)
+    assert verdict(table, "mass bound", beta=1.0) == "contradicted"
+    note = rows(plant(shifted(0.3, {})), "mass bound", theory=theory(0.0)).iloc[0]["note"]
+    assert "train 0.085" in note  # 0.2 * 1.2 after, 0.325 predicted
+    tiny = table.assign(log_mass=-800.0)
+    monkeypatch.undo()
+    assert "for 100.0% of prompts" in rows(tiny, "mass bound", beta=0.001).iloc[0]["note"]
+
+
+def test_settings_are_checked():
+    axis = {"id": ["trav;4;A"], "ood": ["shift;4;A"]}
+    config = {
+        "run": "x",
+        "seeds": [0],
+        "ratios": ["0"],
+        "axes": {"a": axis},
+        "claims": {"negligible": 0.02},
+    }
+    assert load_settings(config).claims.negligible == 0.02
+    with pytest.raises(ConfigError, match=r"claims.*rising order"):
+        load_settings(config | {"claims": {"saturated": 0.5}})
+    with pytest.raises(ConfigError, match=r"claims\.neglible.*negligible"):
+        load_settings(config | {"claims": {"neglible": 0.02}})

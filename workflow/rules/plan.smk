@@ -1,0 +1,93 @@
+# Results that do not belong to these settings: found by the record that every job leaves beside its
+# outputs, so that results copied from elsewhere or half remade never pass for this run's.
+# Snakemake's own record (.snakemake/metadata) knows nothing of them. Included last: it reads rules.
+import json
+
+from snakemake.iocontainers import Wildcards
+
+from grpo_origin.config.grid import PROMPT_SETS
+from grpo_origin.jobs.provenance import record_of, recorded
+
+# The jobs of each rule with wildcards.
+JOBS = {
+    "pretraining_data": GRID.groups,
+    "prompts": [group | {"set": name} for group in GRID.groups for name in PROMPT_SETS],
+    "data_summary": GRID.groups,
+    "pretrain": GRID.cells,
+    "sft": GRID.cells,
+    "rl": [
+        cell | {"method": stage.method, "trained_on": stage.trained_on}
+        for cell in GRID.cells
+        for stage in GRID.rl_stages
+    ],
+    "evaluate": GRID.cells,
+    "converge": GRID.theory_runs,
+    "sampling": GRID.sampled_cells,
+}
+
+
+def record_of_job(params, wildcards):
+    """Record that a job leaves of its outputs, from its rule's params: values or functions."""
+    named = Wildcards(fromdict={name: str(value) for name, value in wildcards.items()})
+    return record_of(
+        {key: value(named) if callable(value) else value for key, value in params.items()}
+    )
+
+
+def outdated_jobs():
+    """Rule and outputs of each job of which outputs are there, but not as it leaves them."""
+    for name in [made_by.name for made_by in workflow.rules if made_by.output]:
+        patterns, params = getattr(rules, name).output, getattr(rules, name).params
+        for wildcards in JOBS.get(name, [{}]):
+            outputs = [str(pattern).format(**wildcards) for pattern in patterns]
+            there = [output for output in outputs if os.path.lexists(output)]
+            if there and {*map(recorded, there)} != {record_of_job(params, wildcards)}:
+                yield name, outputs
+
+
+def differing(before, now, prefix=""):
+    """Keys, dotted, whose values differ between two nested mappings."""
+    for key in dict.fromkeys([*before, *now]):
+        pair = before.get(key), now.get(key)
+        if all(isinstance(value, dict) for value in pair):
+            yield from differing(*pair, f"{prefix}{key}.")
+        elif pair[0] != pair[1]:
+            yield f"{prefix}{key}"
+
+
+def recorded_settings():
+    """What is kept of a run's settings, to compare the next run of that name with."""
+    return SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"})
+
+
+def warn_of_other_settings():
+    """One line if the last run of this name had other settings."""
+    try:
+        before = json.loads(Path(PATHS.settings).read_text(encoding="utf-8"))
+        keys = list(differing(before, recorded_settings()))
+    except (OSError, ValueError, AttributeError):  # none, or not written by a run
+        return
+    if keys:
+        named = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
+        logger.warning(
+            f"{PATHS.root} holds a run with other settings, which this one replaces: {named}"
+        )
+
+
+def find_outdated():
+    """Note outputs that are to be made again, and say so in one line."""
+    counts = {}
+    for name, outputs in outdated_jobs():
+        OUTDATED.update(outputs)
+        counts[name] = counts.get(name, 0) + 1
+    if counts:
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        logger.warning(
+            f"{PATHS.root} holds results of other settings, code or jobs; "
+            f"what is asked for of them is made again: {listed}"
+        )
+
+
+if workflow.is_main_process:
+    warn_of_other_settings()
+    find_outdated()

@@ -1,0 +1,75 @@
+# Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
+from grpo_origin.analysis.tables import names_of
+
+EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
+    names_of(group, converged=bool(GRID.theory_runs))
+    for group in ("evaluation", "theory", "claims")
+)
+TABLE_NAMES = [*EVALUATION_TABLES, *THEORY_TABLES, *CLAIM_TABLES]
+STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
+
+# Where a log of RL comes from: axis, seed, OOD ratio and stage, and its model folder.
+TRAINED = [(*cell.values(), stage.name) for cell in GRID.cells for stage in GRID.rl_stages]
+TRAINED_FOLDERS = [PATHS.stage(*place) for place in TRAINED]
+
+# KL weight of each method whose objective is reward less KL, else 0: the law says nothing of it.
+BETAS = {
+    name: method.settings(SETTINGS.rl).beta * (method.objective == "reward-kl")
+    for name, method in METHODS.items()
+}
+
+
+rule tables:
+    input:
+        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        training=TRAINED_FOLDERS,
+    output:
+        tables=PATHS.table_files(EVALUATION_TABLES),
+        readme=PATHS.tables_readme,
+    log:
+        PATHS.log("tables"),
+    resources:
+        **cluster("figures"),
+    params:
+        **settings_of("claims"),
+        trained=TRAINED,
+        names=TABLE_NAMES,
+        code=code_of("tables"),
+    script:
+        "../scripts/tables.py"
+
+
+rule theory_tables:
+    input:
+        runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+        traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
+        samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
+    output:
+        tables=PATHS.table_files(THEORY_TABLES),
+    log:
+        PATHS.log("theory_tables"),
+    resources:
+        **cluster("figures"),
+    params:
+        **settings_of("claims"),
+        code=code_of("theory"),
+    script:
+        "../scripts/theory.py"
+
+
+rule claims:
+    input:
+        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+    output:
+        tables=PATHS.table_files(CLAIM_TABLES),
+    log:
+        PATHS.log("claims"),
+    resources:
+        **cluster("figures"),
+    params:
+        **settings_of("claims"),
+        betas=BETAS,
+        code=code_of("claims"),
+    script:
+        "../scripts/claims.py"
