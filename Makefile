@@ -45,6 +45,7 @@ docs: $(VENV)/installed ## write docs/configuration.md from the settings
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
 
-# Of Snakemake's folder the records stay: without them a changed setting would not make existing results again.
-clean: ## remove the environment and caches, keep results and the record of their settings
+# Of Snakemake's folder its own records stay: they know which files a result was made from, and what was unfinished.
+# Those of settings and code lie beside the results (results/README.md).
+clean: ## remove the environment and caches, keep results and all records of them
 	rm -rf $(filter-out .snakemake/metadata .snakemake/incomplete,$(wildcard .snakemake/*)) $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
