@@ -84,7 +84,7 @@ def test_jobs_are_those_that_snakemake_plans(tree, files):
     paths = [f"config/{name}.yaml" for name in files]
     study = read_study(tree / "config" / "config.yaml", *(tree / path for path in paths))
     plan = planned(tree, "--configfile", *paths)
-    assert {rule: count for rule, count in study.grid.jobs().items() if count} == plan
+    assert {rule: len(jobs) for rule, jobs in study.grid.jobs.items() if jobs} == plan
     assert sum(jobs(study).values()) == sum(plan.values())
 
 

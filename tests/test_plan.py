@@ -122,7 +122,7 @@ def test_a_run_of_other_settings_under_the_same_name_is_warned_of_once(sweep):
     def warning(**changes):
         config = write_config(sweep, "changed.yaml", **changes)
         said = snakemake(sweep, "-n", "--configfile", config)
-        return re.findall(r"^results/tiny holds a run .*$", said.stdout + said.stderr, re.MULTILINE)
+        return re.findall(r"^results/tiny: settings .*$", said.stdout + said.stderr, re.MULTILINE)
 
     assert warning() == []
     assert warning(runtime={"threads": 2}) == []
@@ -228,11 +228,18 @@ def test_a_stage_replaced_by_that_of_another_cell_is_made_again(copy, with_recor
     assert planned(copy, *CONFIG) == {"sft": 1, "rl": 2, "evaluate": 1} | AFTER
 
 
+def test_tables_of_other_cells_do_not_pass_for_these(copy):
+    """Fewer ratios leave every file older than what it is made from; only the records tell."""
+    shutil.rmtree(copy / ".snakemake")
+    plan = replanned(copy, ratios=["0.25"])
+    assert plan == {"data_summary": 1} | AFTER | dict.fromkeys(("sampling", "theory_tables"), 1)
+
+
 def test_every_result_without_a_record_is_made_again(copy):
     for folder in (copy / "results").rglob(".records"):
         shutil.rmtree(folder)
     shutil.rmtree(copy / ".snakemake")
-    jobs = {rule: count for rule, count in tiny_study().grid.jobs().items() if count}
+    jobs = {rule: len(jobs) for rule, jobs in tiny_study().grid.jobs.items() if jobs}
     assert planned(copy, *CONFIG) == jobs
 
 

@@ -15,7 +15,14 @@ import pytest
 import torch
 
 from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.jobs.provenance import Provenance, record_of, recorded, stamp
+from grpo_origin.jobs.provenance import (
+    Provenance,
+    is_current,
+    making_of,
+    record_of,
+    recorded,
+    stamp,
+)
 from helpers import environment
 
 PARAMS = {
@@ -147,7 +154,8 @@ from grpo_origin.jobs.job import job
 folder = Path(sys.argv[1])
 outputs = [folder / "gains.csv", folder / "gains.parquet"]
 params = {"rate": 1.0, "checkpoint": "here"}
-with job(SimpleNamespace(log=[folder / "log"], params=params, output=outputs), "tables"):
+given = SimpleNamespace(log=[folder / "log"], params=params, input=[], output=outputs)
+with job(given, "tables"):
     for path in outputs:
         path.write_text(path.name)
     print("written", flush=True)
@@ -164,7 +172,27 @@ def test_a_job_records_all_its_outputs(tmp_path):
     errors = start_job(tmp_path, "pass").communicate(timeout=120)[1]
     assert "tables: " in errors
     for name in ("gains.csv", "gains.parquet"):
-        assert recorded(tmp_path / name) == record_of({"rate": 1.0})
+        assert is_current(tmp_path / name, {"rate": 1.0}, [])
+        assert not is_current(tmp_path / name, {"rate": 2.0}, [])
+
+
+def test_records_chain_back_to_what_an_artefact_was_made_from(tmp_path):
+    """A stage of another run, its own record with it, is not what would be made from this run's."""
+    for name, rate in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        sft, rl = tmp_path / name / "sft.parquet", tmp_path / name / "rl.parquet"
+        sft.write_text(f"sft at {rate}")
+        stamp(sft, making_of({"rate": rate}, []))
+        rl.write_text(f"rl from sft at {rate}")
+        stamp(rl, making_of({"beta": 0.1}, [sft]))
+        assert is_current(rl, {"beta": 0.1}, [sft])
+    shutil.copy2(tmp_path / "b" / "rl.parquet", tmp_path / "a")
+    shutil.copy2(tmp_path / "b" / ".records" / "rl.parquet", tmp_path / "a" / ".records")
+    sft, rl = tmp_path / "a" / "sft.parquet", tmp_path / "a" / "rl.parquet"
+    assert not is_current(rl, {"beta": 0.1}, [sft])
+    assert not is_current(rl, {"beta": 0.1}, [sft, sft])
+    sft.unlink()
+    assert is_current(rl, {"beta": 0.1}, [sft])  # nothing to hold it against
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def jobs(study: Study) -> dict[str, int]:
     counts = dict.fromkeys(
         (stage for stage in ResourceSettings.model_fields if stage not in STAGES), 0
     )
-    for rule, count in study.grid.jobs().items():
-        counts[STAGES.get(rule, rule)] += count
+    for rule, planned in study.grid.jobs.items():
+        counts[STAGES.get(rule, rule)] += len(planned)
     return counts
 
 

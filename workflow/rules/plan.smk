@@ -5,44 +5,32 @@ import json
 
 from snakemake.iocontainers import Wildcards
 
-from grpo_origin.config.grid import PROMPT_SETS
-from grpo_origin.jobs.provenance import record_of, recorded
-
-# The jobs of each rule with wildcards.
-JOBS = {
-    "pretraining_data": GRID.groups,
-    "prompts": [group | {"set": name} for group in GRID.groups for name in PROMPT_SETS],
-    "data_summary": GRID.groups,
-    "pretrain": GRID.cells,
-    "sft": GRID.cells,
-    "rl": [
-        cell | {"method": stage.method, "trained_on": stage.trained_on}
-        for cell in GRID.cells
-        for stage in GRID.rl_stages
-    ],
-    "evaluate": GRID.cells,
-    "converge": GRID.theory_runs,
-    "sampling": GRID.sampled_cells,
-}
+from grpo_origin.jobs.provenance import is_current
 
 
-def record_of_job(params, wildcards):
-    """Record that a job leaves of its outputs, from its rule's params: values or functions."""
+def params_of_job(rule, wildcards):
+    """Params of a job, from its rule's: values or functions of the wildcards."""
     named = Wildcards(fromdict={name: str(value) for name, value in wildcards.items()})
-    return record_of(
-        {key: value(named) if callable(value) else value for key, value in params.items()}
-    )
+    params = getattr(rules, rule).params
+    return {key: value(named) if callable(value) else value for key, value in params.items()}
+
+
+def files_of_job(patterns, wildcards):
+    """Paths of a job's inputs or outputs; functions give none, they only ask (remake_outdated)."""
+    return [str(pattern).format(**wildcards) for pattern in patterns if not callable(pattern)]
 
 
 def outdated_jobs():
-    """Rule and outputs of each job of which outputs are there, but not as it leaves them."""
-    for name in [made_by.name for made_by in workflow.rules if made_by.output]:
-        patterns, params = getattr(rules, name).output, getattr(rules, name).params
-        for wildcards in JOBS.get(name, [{}]):
-            outputs = [str(pattern).format(**wildcards) for pattern in patterns]
+    """Rule and outputs of each job of which outputs are there, but not as it would make them."""
+    for name, jobs in GRID.jobs.items():
+        for wildcards in jobs:
+            outputs = files_of_job(getattr(rules, name).output, wildcards)
             there = [output for output in outputs if os.path.lexists(output)]
-            if there and {*map(recorded, there)} != {record_of_job(params, wildcards)}:
-                yield name, outputs
+            if there:
+                params = params_of_job(name, wildcards)
+                inputs = files_of_job(getattr(rules, name).input, wildcards)
+                if not all(is_current(output, params, inputs) for output in there):
+                    yield name, outputs
 
 
 def differing(before, now, prefix=""):
@@ -69,9 +57,7 @@ def warn_of_other_settings():
         return
     if keys:
         named = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
-        logger.warning(
-            f"{PATHS.root} holds a run with other settings, which this one replaces: {named}"
-        )
+        logger.warning(f"{PATHS.root}: settings differ from those of the last run here: {named}")
 
 
 def find_outdated():

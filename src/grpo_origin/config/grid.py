@@ -79,19 +79,27 @@ class Grid:
             for axis in settings.axes
         ]
 
-    def jobs(self) -> dict[str, int]:
-        """Jobs of the whole run by rule, as `snakemake -n` counts them (the target not counted)."""
-        groups, cells, runs = len(self.groups), len(self.cells), len(self.theory_runs)
-        counts = {
-            "pretraining_data": groups,
-            "prompts": groups * len(PROMPT_SETS),
-            "data_summary": groups,
-            "pretrain": cells,
-            "sft": cells,
-            "rl": cells * len(self.rl_stages),
-            "evaluate": cells,
-            "converge": runs,
-            "sampling": len(self.sampled_cells),
+    @cached_property
+    def jobs(self) -> dict[str, list[Cell]]:
+        """The jobs of the whole run by rule, each as the wildcards of its outputs.
+
+        The workflow plans by it, the cost plan counts it.
+        """
+        rl = [
+            cell | {"method": stage.method, "trained_on": stage.trained_on}
+            for cell in self.cells
+            for stage in self.rl_stages
+        ]
+        with_wildcards = {
+            "pretraining_data": self.groups,
+            "prompts": [group | {"set": name} for group in self.groups for name in PROMPT_SETS],
+            "data_summary": self.groups,
+            "pretrain": self.cells,
+            "sft": self.cells,
+            "rl": rl,
+            "evaluate": self.cells,
+            "converge": self.theory_runs,
+            "sampling": self.sampled_cells,
         }
-        last = ("theory_tables", "tables", "claims", "figures", "report")
-        return counts | dict.fromkeys(last, 1)
+        run_level = ("theory_tables", "tables", "claims", "figures", "report")
+        return with_wildcards | {rule: [{}] for rule in run_level}

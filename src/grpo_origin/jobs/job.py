@@ -20,7 +20,7 @@ from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.jobs import prefork
 from grpo_origin.jobs.errors import ArtefactError, DeviceError, Interrupted, NotFinite
 from grpo_origin.jobs.lease import LeaseError
-from grpo_origin.jobs.provenance import record_of, stamp
+from grpo_origin.jobs.provenance import making_of, stamp
 
 EXPECTED = (
     ConfigError,
@@ -37,12 +37,13 @@ EXPECTED = (
 def job(snakemake: Any, label: str) -> Iterator[None]:
     """Send all output of the block to the job's log and one line, when it is done, to the console.
 
-    When the block is done, every output gets the record of the job's params beside it. An expected
+    When the block is done, every output gets the record of its making beside it. An expected
     failure (an unusable file, a missing GPU, a full disk) or an interruption becomes its one-line
     message and exit status 1; anything else keeps its traceback, in the log.
     """
     prefork.hand_over()
-    started, record = time.monotonic(), record_of(dict(snakemake.params.items()))
+    started = time.monotonic()
+    record = making_of(dict(snakemake.params.items()), snakemake.input)
     log, console = snakemake.log[0], os.dup(2)
     try:
         Path(log).parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,12 @@
 Stages write the former; `jobs.job` writes the latter, and the workflow compares it with the
 settings before it plans. Knows nothing of what is stored.
 
-A record is the digest of the params that a job ran with (settings and code). It lies at
-`{parent}/.records/{name}` and is bound to the content of the artefact, not to its place or times:
-records hold after `cp -a`, `touch` or a move of a whole run, and say nothing of an artefact that
-was replaced by another. An artefact whose record is missing, foreign or damaged is not known, so it
-is made again; deleting `.records` therefore remakes all. Nothing here needs `.snakemake/metadata`.
+A record is the digest of the params that a job ran with (settings and code) and one of its inputs'
+records, so that records chain back to the data. It lies at `{parent}/.records/{name}` and is bound
+to the content of the artefact, not to its place or times: records hold after `cp -a`, `touch` or a
+move of a whole run, and say nothing of an artefact that was replaced by another. An artefact whose
+record is missing, foreign or damaged is not known, so it is made again; deleting `.records`
+therefore remakes all. Nothing here needs `.snakemake/metadata`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,31 @@ def record_of(params: Mapping[str, Any]) -> str:
     counted = {name: value for name, value in params.items() if name not in UNRECORDED}
     text = json.dumps(counted, sort_keys=True, separators=(",", ":"), default=os.fspath)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def making_of(params: Mapping[str, Any], inputs: Iterable[str | Path]) -> str:
+    """The record of what a job makes with these params from these inputs as they are now.
+
+    The inputs' part is empty if one of them is missing.
+    """
+    return f"{record_of(params)}-{_chain(inputs)}"
+
+
+def is_current(path: str | Path, params: Mapping[str, Any], inputs: Iterable[str | Path]) -> bool:
+    """Whether an artefact is what a job with these params would make from these inputs.
+
+    Missing inputs don't count against it: pools may be deleted when the models are there.
+    """
+    settings, _, chain = (recorded(path) or "").partition("-")
+    return settings == record_of(params) and _chain(inputs) in ("", chain)
+
+
+def _chain(inputs: Iterable[str | Path]) -> str:
+    """Digest of the inputs' own records, in order; empty if one of the inputs is missing."""
+    paths = [os.fspath(path) for path in inputs]
+    if not all(map(os.path.exists, paths)):
+        return ""
+    return hashlib.sha256(repr([recorded(path) for path in paths]).encode()).hexdigest()[:16]
 
 
 def stamp(path: str | Path, record: str) -> None:
