@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from grpo_origin.rl.method import Method
-from grpo_origin.rl.stage import ordered_prompts
+from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
 from grpo_origin.rl.trainer import MethodHooks, make_trainer
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
@@ -26,7 +26,7 @@ def trainer_of(
     return make_trainer(
         method,
         load_model(cell / "sft"),
-        ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0),
+        prompt_dataset(ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0)),
         world=World(8, 0),
         rl=method.settings(settings.rl),
         numerics=settings.numerics,

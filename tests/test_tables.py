@@ -16,6 +16,7 @@ from grpo_origin.analysis.tables import TABLES, names_of
 from grpo_origin.analysis.theory import PROMPT_COLUMNS
 from grpo_origin.config.schema import ClaimsSettings
 from grpo_origin.evaluation.table import COLUMNS, evaluation_schema
+from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_table
 from planting import STAGES, plant
 
@@ -54,6 +55,9 @@ def sources(tmp_path_factory) -> Sources:
         folder = root / f"grpo~ood-{seed}"
         log = [{name: float(step) for name in logged} | {"step": step} for step in (1, 2)]
         frame(folder / "training_log.parquet", [row | {"seconds": 1.5} for row in log])
+        signal = {"completions": 64, "rewarded": 0, "contrast_share": 0.0, "moved": False}
+        signal |= {"expected_successes": None if seed else 0.5, "any_success": 0.4}
+        frame(folder / "signal.parquet", [signal])
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}
     prompt = {"pool": "train", "prompt_index": 3, "task": "trav;4;A"}
@@ -166,6 +170,15 @@ def test_method_and_training_prompts_are_columns_of_every_table_with_stages(fold
     before = table["stage"].isin(["pretrain", "sft"])
     assert (table["method"].isna() == before).all()
     assert set(table.loc[~before, "method"]) <= {"grpo", "raft"}
+
+
+def test_the_signal_of_a_stage_of_an_older_version_is_asked_for_clearly(sources, tmp_path):
+    place = sources.training[0][:-1]
+    with pytest.raises(ArtefactError, match=rf"{tmp_path}: holds no signal.parquet.*delete it and"):
+        make_table("signal", Sources(training=[(*place, tmp_path)]))
+    with pytest.raises(ArtefactError, match=r"elsewhere/signal.parquet: missing"):
+        make_table("signal", Sources(training=[(*place, tmp_path / "elsewhere")]))
+    assert Sources().signal is None
 
 
 def test_a_model_that_learnt_nothing_is_a_row_of_warnings(sources):

@@ -60,6 +60,7 @@ rule theory_tables:
 rule claims:
     input:
         evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        training=TRAINED_FOLDERS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
     output:
         tables=PATHS.table_files(CLAIM_TABLES),
@@ -69,6 +70,7 @@ rule claims:
         **cluster("figures"),
     params:
         **settings_of("claims"),
+        trained=TRAINED,
         betas=BETAS,
         code=code_of("claims"),
     script:

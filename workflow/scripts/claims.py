@@ -8,6 +8,9 @@ with job(snakemake, "claims"):
     inputs, params = snakemake.input, snakemake.params
     sources = Sources(
         evaluation_files=inputs.evaluations,
+        training=[
+            (*place, folder) for place, folder in zip(params.trained, inputs.training, strict=True)
+        ],
         runs=inputs.runs,
         claims=ClaimsSettings(**params.claims),
         betas=params.betas,

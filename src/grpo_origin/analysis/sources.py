@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_origin.config.paths import SIGNAL
 from grpo_origin.config.schema import ClaimsSettings
+from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.jobs.files import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,34 @@ class Sources:
         from grpo_origin.analysis.statistics import prompt_gains
 
         return prompt_gains(self.evaluations)
+
+    @cached_property
+    def signal(self) -> pd.DataFrame | None:
+        """What could be sampled in each RL stage and what was rewarded, a row a stage.
+
+        Columns as in `tables.TABLES["signal"]`. None if no stages are given.
+        """
+        return self.of_stages(SIGNAL) if self.training else None
+
+    def of_stages(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A file of every RL stage's folder as one table, with columns that say which stage it is.
+
+        Raises ArtefactError if it can't be read, ValueError if no stages are given.
+        """
+        import pandas as pd
+
+        from grpo_origin.analysis.stages import with_method
+
+        if not self.training:
+            raise ValueError("no RL stages given")
+        parts = []
+        for axis, seed, ratio, stage, folder in self.training:
+            if Path(folder).is_dir() and not (Path(folder) / name).exists():
+                raise ArtefactError(folder, f"holds no {name}, as made by an older version")
+            place = pd.DataFrame([{"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage}])
+            rows = read_table(Path(folder) / name, columns).to_pandas()
+            parts.append(place.merge(rows, how="cross"))
+        return with_method(pd.concat(parts, ignore_index=True))
 
     @cached_property
     def converged(self) -> pd.DataFrame | None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from grpo_origin.analysis.sources import Sources
-from grpo_origin.analysis.stages import METHOD_COLUMNS, of_method, with_method
+from grpo_origin.analysis.stages import METHOD_COLUMNS, of_method
+from grpo_origin.config.paths import SIGNAL, TRAINING_LOG
 from grpo_origin.evaluation import table as evaluation_file
-from grpo_origin.jobs.files import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,21 +120,9 @@ def _seed_mass_gains(sources: Sources) -> pd.DataFrame:
 
 
 def _training(sources: Sources) -> pd.DataFrame:
-    """Training logs of the RL stages; wall seconds stay in the stages' own logs.
-
-    So tables of the same run are the same whenever it ran. Raises ArtefactError if a log can't be
-    read.
-    """
-    import pandas as pd
-
+    """Training logs of the RL stages without wall seconds: tables of a run are always the same."""
     logged = [name for name in TABLES["training"].columns if name not in (*_STAGE, *METHOD_COLUMNS)]
-    logs = []
-    for *place, folder in sources.training:
-        log = read_table(Path(folder) / "training_log.parquet", logged).to_pandas()
-        logs.append(log.assign(**dict(zip(_STAGE, place, strict=True))))
-    if not logs:
-        raise ValueError("no RL stages given")
-    return with_method(pd.concat(logs, ignore_index=True)[[*_STAGE, *logged]])
+    return sources.of_stages(TRAINING_LOG, logged)
 
 
 _STAGE = ("axis", "seed", "ood_ratio", "stage")
@@ -271,6 +258,21 @@ TABLES: dict[str, Table] = {
             learning_rate=(NUMBER, "learning rate"),
         ),
         _training,
+    ),
+    "signal": Table(
+        "evaluation",
+        "an RL stage: what could be sampled, what was rewarded, whether it learnt anything",
+        _columns(
+            "axis seed ood_ratio stage method trained_on completions rewarded contrast_share "
+            "expected_successes any_success moved",
+            completions=(WHOLE, "completions sampled in all"),
+            rewarded=(WHOLE, "exact matches among them"),
+            contrast_share=(NUMBER, "share of groups that held right and wrong completions"),
+            expected_successes=(NUMBER, "matches expected of the SFT model; if temperature is 1"),
+            any_success=(NUMBER, "probability of at least one match by the SFT model; likewise"),
+            moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
+        ),
+        lambda sources: sources.of_stages(SIGNAL),
     ),
     "theory": Table(
         "theory",

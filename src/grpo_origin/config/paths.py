@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 BEFORE_RL = ("pretrain", "sft")
 
+# What the folder of an RL stage holds beside its model.
+TRAINING_LOG = "training_log.parquet"
+PROMPT_MASS, SIGNAL = "prompt_mass.parquet", "signal.parquet"
+
 
 @dataclass(frozen=True)
 class Stage:

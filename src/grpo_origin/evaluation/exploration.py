@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def expected_successes(log_mass: ArrayLike, samples: int) -> float:
-    """Mean number of right completions among `samples` of each prompt: samples x sum of Q."""
+def expected_successes(log_mass: ArrayLike, samples: float) -> float:
+    """Mean number of right completions among `samples` of each prompt: samples x sum of Q.
+
+    Here and below `samples` may be a mean over prompts.
+    """
     return samples * float(np.exp(np.minimum(np.asarray(log_mass, dtype=float), 0.0)).sum())
 
 
-def any_success(log_mass: ArrayLike, samples: int) -> float:
+def any_success(log_mass: ArrayLike, samples: float) -> float:
     """Probability of at least one right completion: 1 - prod (1 - Q)^samples, exact and at most the
     expected number of them (union bound)."""
     none = samples * float(log_miss(log_mass).sum())

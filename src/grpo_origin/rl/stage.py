@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOConfig, RLOOConfig
 
 from grpo_origin.config.notation import SPLITS
-from grpo_origin.config.paths import rl_stage
+from grpo_origin.config.paths import PROMPT_MASS, SIGNAL, rl_stage
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import read_prompts
@@ -29,6 +29,7 @@ from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
 from grpo_origin.jobs.files import write_json
 from grpo_origin.jobs.provenance import Provenance
+from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import make_trainer, training_log
 from grpo_origin.tasks.world import World, generator
@@ -41,7 +42,7 @@ from grpo_origin.training.numerics import (
     training_arithmetic,
 )
 
-MEMORY = "memory.json"  # of a method, in a checkpoint
+MEMORY = "memory.json"  # of a method and of `signal`, in a checkpoint
 
 
 def train_rl(
@@ -59,8 +60,9 @@ def train_rl(
 ) -> None:
     """Post-train the model folder `source` on a prompt set's split `trained_on` (id or ood).
 
-    Writes a model folder to `output`. Raises Interrupted after saving its state if the job is told
-    to stop, NotFinite if a gradient or weight is no number, ArtefactError if prompts run out.
+    Writes a model folder to `output`, with the files of `signal` in it. Raises Interrupted after
+    saving its state if the job is told to stop, NotFinite if a gradient or weight is no number,
+    ArtefactError if prompts run out.
     """
     device = choose_device(numerics, runtime.threads)
     name = type(method).__module__.rpartition(".")[2]
@@ -85,13 +87,15 @@ def train_rl(
             return
         provenance = Provenance(settings, str(device), numerics.model_dump())
         model = load_model(source)
+        prompts = ordered_prompts(prompt_set, trained_on, method, count, world.seed)
+        mass = signal.prompt_mass(model, prompts.slice(0, count), device)
         saved = state.load_folder()
         memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}
         keeper = Keeper(state, stopping, memory, guard)
         trainer = make_trainer(
             method,
             model,
-            ordered_prompts(prompt_set, trained_on, method, count, world.seed),
+            prompt_dataset(prompts),
             world=world,
             rl=rl,
             numerics=numerics,
@@ -116,17 +120,24 @@ def train_rl(
                 f"has too few {trained_on} prompts: they ended at step {done} of {rl.steps}",
             )
         log = training_log(trainer.state.log_history)
-        finish(model, world, log, provenance, state, output, guard)
+        had_signal = signal.summary(
+            memory[signal.COUNTS],
+            mass["log_mass"].to_numpy(),
+            at_one=rl.temperature == 1,
+            moved=signal.moved(model, load_model(source)),
+        )
+        tables = {PROMPT_MASS: mass, SIGNAL: had_signal}
+        finish(model, world, log, provenance, state, output, guard, tables)
 
 
 def ordered_prompts(
     prompt_set: str | Path, trained_on: str, method: Method, count: int, seed: int
-) -> Dataset:
+) -> pa.Table:
     """A prompt set in the method's order of training; a run uses the first `count`."""
     (other,) = (split for split in SPLITS if split != trained_on)
     prompts, others = (read_prompts(prompt_set, split) for split in (trained_on, other))
     draws = generator(seed, "method", "prompts")
-    return prompt_dataset(method.order(prompts, others, count, draws))
+    return method.order(prompts, others, count, draws)
 
 
 def prompt_dataset(prompts: pa.Table) -> Dataset:

@@ -19,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import NumericsSettings, RLSettings
+from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method, Rollout
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import Vocabulary, build_tokenizer
@@ -75,8 +76,8 @@ class ExactMatch:
 class MethodHooks(OnlineTrainer):
     """Mixin for TRL's online trainers: prompts are token lists, a method has its say at each step.
 
-    `memory` is the method's own state, JSON-able, kept in checkpoints; `guard` refuses gradients
-    that are not finite, before the optimiser sees them.
+    `memory` is the method's own state, JSON-able, kept in checkpoints, and what `signal` counts in
+    it; `guard` refuses gradients that are not finite, before the optimiser sees them.
     """
 
     model: Any
@@ -107,6 +108,8 @@ class MethodHooks(OnlineTrainer):
     ) -> torch.Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self.scored = completion_ids_list, rewards[:, 0]
+        plain = sum(row["question"] == row["prompt"] for row in inputs)
+        signal.count(self.memory, rewards[:, 0].view(-1, self.num_generations), plain)
         return rewards
 
     def sample(self, inputs: list[dict[str, Any]]) -> Rollout:

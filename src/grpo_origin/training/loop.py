@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from grpo_origin.config.paths import TRAINING_LOG
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import (
     ModelSettings,
@@ -44,6 +45,7 @@ from grpo_origin.training.numerics import (
 )
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import LlamaForCausalLM
 
 
@@ -201,8 +203,9 @@ def finish(
     checkpoint: Checkpoint,
     output: str | Path,
     guard: FiniteGuard,
+    tables: Mapping[str, pa.Table] | None = None,
 ) -> None:
-    """Put a finished stage in place, whole: model, tokenizer, training log, provenance.
+    """Put a finished stage in place, whole: model, tokenizer, log, provenance, `tables` by name.
 
     Raises NotFinite if a weight is no number, LeaseError if the stage became another job's, OSError
     if the disk is full.
@@ -213,7 +216,9 @@ def finish(
     # A stop would lose the finished stage: it waits until that is in place.
     with stop_signals(), atomic(output) as temporary:
         save_model(model, world, temporary)
-        write_table(temporary / "training_log.parquet", pa.Table.from_pylist(log))
+        rows = pa.Table.from_pylist(log)
+        for name, table in {TRAINING_LOG: rows, **(tables or {})}.items():
+            write_table(temporary / name, table)
         provenance.write(
             temporary / "provenance.json", steps=len(log), identity=checkpoint.identity
         )
