@@ -31,9 +31,9 @@ def contrast(log_mass: ArrayLike, group_size: int) -> np.ndarray:
 
     Only such groups have advantages other than 0 where these are relative to the group.
     """
-    log_mass = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
+    log_hit = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
     with np.errstate(invalid="ignore"):
-        none, every = np.exp(group_size * log_miss(log_mass)), np.exp(group_size * log_mass)
+        none, every = np.exp(group_size * log_miss(log_hit)), np.exp(group_size * log_hit)
     return np.clip(1 - none - every, 0.0, 1.0)
 
 
@@ -47,7 +47,7 @@ def budget_mass(samples: float, chance: float) -> float:
 
 def log_miss(log_mass: ArrayLike) -> np.ndarray:
     """ln(1 - Q) from ln Q, stable at both ends (Maechler 2012, log1mexp)."""
-    log_mass = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
+    log_hit = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
     with np.errstate(divide="ignore"):
-        near_one = np.log(-np.expm1(log_mass))
-        return np.where(log_mass > -np.log(2), near_one, np.log1p(-np.exp(log_mass)))
+        near_one = np.log(-np.expm1(log_hit))
+        return np.where(log_hit > -np.log(2), near_one, np.log1p(-np.exp(log_hit)))
