@@ -244,11 +244,10 @@ def test_a_bad_file_is_refused_in_one_line_by_the_workflow_as_by_the_cost_comman
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     monkeypatch.setattr("sys.argv", ["snakemake", "--cores", "1", "--configfile", str(path)])
-    (check,) = yaml.safe_load((REPO / "profiles" / "default" / "config.yaml").read_text())[
-        "__definitions__"
-    ]
+    monkeypatch.chdir(REPO)
+    profile = yaml.safe_load((REPO / "profiles" / "default" / "config.yaml").read_text())
     with pytest.raises(SystemExit) as workflow:
-        exec(check, {})
+        exec("\n".join(profile["__definitions__"]), {})
     with pytest.raises(ConfigError) as cost:
         read_settings(REPO / "config" / "config.yaml", path)
     assert str(workflow.value) == f"config error: {cost.value}"
