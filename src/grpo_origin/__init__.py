@@ -1,3 +1,3 @@
 """grpo-origin: can RL post-training take a language model beyond what it was pretrained on?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
