@@ -107,6 +107,15 @@ def test_what_was_taken_away_or_replaced_is_made_again(results):
     assert "sft" in made(results)
 
 
+@pytest.mark.parametrize("name", ["pretraining", "grpo~id", "dapo~ood"])
+def test_a_stage_that_the_run_does_not_have_is_refused(tmp_path, name):
+    from grpo_origin.cell import train_stage
+
+    study, paths = tiny_study(**SHORT), Paths("tiny", str(tmp_path))
+    with pytest.raises(ValueError, match=f"no stage '{name}'.*pretrain, sft, grpo~ood"):
+        train_stage(study, paths, *CELL, name)
+
+
 def test_a_stage_without_what_it_starts_from_says_so(results):
     shutil.rmtree(Path(Paths("tiny", str(results)).stage(*CELL, "pretrain")))
     from grpo_origin.cell import train_stage

@@ -66,8 +66,12 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
 def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> None:
     """Train one stage of a cell (`pretrain`, `sft`, `grpo~ood`, ...) from those before it.
 
-    Raises ArtefactError if what it starts from is missing or damaged.
+    Raises ValueError for a stage that the run doesn't have, ArtefactError if what it starts from is
+    missing or damaged.
     """
+    names = [stage.name for stage in study.grid.stages]
+    if name not in names:
+        raise ValueError(f"this run has no stage {name!r} (it has: {', '.join(names)})")
     from grpo_origin.training.loop import pretrain, sft
 
     settings, stage = study.settings, stage_of(name)
