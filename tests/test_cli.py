@@ -27,7 +27,16 @@ MISTAKES = {
     "stage": ("stage grpo", {}, ["stage", "'grpo'", "pretrain, sft, grpo~id, grpo~ood"]),
     "no file": ("cell", {"--config": "none.yaml"}, ["none.yaml: No such file"]),
     "old key": ("cell", {"--config": "old.yaml"}, ["grpo: this key is called rl now"]),
-    "nothing to start from": ("stage sft", {}, ["pretrain/model.safetensors", "can't be read"]),
+    "nothing to start from": (
+        "stage sft",
+        {},
+        ["pretrain/model.safetensors: can't be read", "run what makes it first"],
+    ),
+    "config before the stage": (
+        "stage --config old.yaml sft",
+        {},
+        ["grpo: this key is called rl now"],
+    ),
 }
 
 

@@ -61,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (cell, stage, plan):
         command.add_argument(
             "--config",
-            nargs="*",
+            action="append",
             default=[],
             metavar="FILE",
-            help="YAML files merged over the default configuration",
+            help="YAML file merged over the default configuration and those named before it",
         )
 
     docs = commands.add_parser("docs", help="print the reference of all settings")
