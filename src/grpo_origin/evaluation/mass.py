@@ -9,7 +9,6 @@ position. Nothing is sampled (`sampling` checks that sampling agrees). The job `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from grpo_origin.evaluation.table import BASE, evaluation_schema, low_mass_warni
 from grpo_origin.jobs.files import write_table
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
 from grpo_origin.training.model import load_model
-from grpo_origin.training.numerics import choose_device
+from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -96,25 +95,13 @@ def _gold_batches(
             part = slice(start, start + batch_size)
             ids = torch.from_numpy(tokens[part]).to(device)
             gold = ids[:, prompt:]
-            with torch.no_grad(), float32_arithmetic(device):
+            with torch.no_grad(), exact_arithmetic(device):
                 logits = model(input_ids=ids, use_cache=False).logits[:, prompt - 1 : -1].float()
                 log_probs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0].double()
                 right = (logits.argmax(-1) == gold).all(1)
             yield GoldBatch(
                 numbers[part], tokens[part, prompt:], log_probs.cpu().numpy(), right.cpu().numpy()
             )
-
-
-@contextmanager
-def float32_arithmetic(device: torch.device) -> Iterator[None]:
-    """Neither TF32 nor autocast in the block, whatever training uses."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def evaluate(
