@@ -104,7 +104,6 @@ def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) 
         axis=axis,
         seed=seed,
         ratio=ratio,
-        learnt=settings.claims.learnt,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,
