@@ -12,6 +12,7 @@ import pytest
 from grpo_origin.cell import run_cell
 from grpo_origin.cli import main
 from grpo_origin.config.paths import Paths
+from grpo_origin.jobs import fingerprint
 from grpo_origin.jobs.errors import ArtefactError
 from helpers import tiny_study, write_config
 
@@ -94,6 +95,28 @@ def test_what_was_made_with_these_settings_is_kept(results):
 )
 def test_what_was_made_with_other_settings_is_made_again(results, changes, anew):
     assert made(results, **changes) == anew
+
+
+@pytest.mark.parametrize(
+    ("module", "anew"),
+    [
+        ("analysis/tables.py", set()),
+        ("rl/methods/grpo.py", {"grpo~ood"}),
+        ("rl/stage.py", {"grpo~ood"}),
+        ("training/loop.py", {"pretrain", "sft", "grpo~ood"}),
+        ("data/summary.py", {"data"}),
+        ("tasks/world.py", {"data", "pretrain", "sft", "grpo~ood"}),
+    ],
+)
+def test_what_was_made_by_other_code_is_made_again(results, monkeypatch, module, anew):
+    text = fingerprint._text
+    end = f"grpo_origin/{module}"
+
+    def edited(path: Path) -> str:
+        return text(path) + ("\nedited = True\n" if path.as_posix().endswith(end) else "")
+
+    monkeypatch.setattr(fingerprint, "_text", edited)
+    assert made(results) == anew
 
 
 def test_what_was_taken_away_or_replaced_is_made_again(results):

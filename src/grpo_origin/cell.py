@@ -25,7 +25,7 @@ from grpo_origin.tasks.world import World
 def run_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> Path:
     """Run a cell from nothing to its evaluation, whose path is returned.
 
-    Data and models that were made with these very settings, from these inputs, are kept.
+    Data and models that were made with these very settings and code, from these inputs, are kept.
     """
     if not data_is_kept(study, paths, axis, seed):
         make_data(study, paths, axis, seed)
