@@ -12,6 +12,7 @@ import pytest
 from grpo_origin.cell import run_cell
 from grpo_origin.cli import main
 from grpo_origin.config.paths import Paths
+from grpo_origin.jobs import fingerprint
 from grpo_origin.jobs.errors import ArtefactError
 from helpers import tiny_study, write_config
 
@@ -96,6 +97,28 @@ def test_what_was_made_with_other_settings_is_made_again(results, changes, anew)
     assert made(results, **changes) == anew
 
 
+@pytest.mark.parametrize(
+    ("module", "anew"),
+    [
+        ("analysis/tables.py", set()),
+        ("rl/methods/grpo.py", {"grpo~ood"}),
+        ("rl/stage.py", {"grpo~ood"}),
+        ("training/loop.py", {"pretrain", "sft", "grpo~ood"}),
+        ("data/summary.py", {"data"}),
+        ("tasks/world.py", {"data", "pretrain", "sft", "grpo~ood"}),
+    ],
+)
+def test_what_was_made_by_other_code_is_made_again(results, monkeypatch, module, anew):
+    text = fingerprint._text
+    end = f"grpo_origin/{module}"
+
+    def edited(path: Path) -> str:
+        return text(path) + ("\nedited = True\n" if path.as_posix().endswith(end) else "")
+
+    monkeypatch.setattr(fingerprint, "_text", edited)
+    assert made(results) == anew
+
+
 def test_what_was_taken_away_or_replaced_is_made_again(results):
     paths = Paths("tiny", str(results))
     shutil.rmtree(paths.stage(*CELL, "sft"))
@@ -105,6 +128,15 @@ def test_what_was_taken_away_or_replaced_is_made_again(results):
     model = Path(paths.stage(*CELL, "pretrain"), "model.safetensors")
     shutil.copy2(Path(paths.stage(*CELL, "sft"), "model.safetensors"), model)
     assert "sft" in made(results)
+
+
+@pytest.mark.parametrize("name", ["pretraining", "grpo~id", "dapo~ood"])
+def test_a_stage_that_the_run_does_not_have_is_refused(tmp_path, name):
+    from grpo_origin.cell import train_stage
+
+    study, paths = tiny_study(**SHORT), Paths("tiny", str(tmp_path))
+    with pytest.raises(ValueError, match=f"no stage '{name}'.*pretrain, sft, grpo~ood"):
+        train_stage(study, paths, *CELL, name)
 
 
 def test_a_stage_without_what_it_starts_from_says_so(results):

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from grpo_origin.cli import main
 from grpo_origin.config.paths import Paths
+from grpo_origin.jobs.errors import Interrupted, NotFinite
+from grpo_origin.jobs.lease import LeaseError
 from helpers import REPO, environment, write_config
 
 CELL = {"--axis": "depth", "--seed": "0", "--ratio": "0.001"}
@@ -24,7 +27,16 @@ MISTAKES = {
     "stage": ("stage grpo", {}, ["stage", "'grpo'", "pretrain, sft, grpo~id, grpo~ood"]),
     "no file": ("cell", {"--config": "none.yaml"}, ["none.yaml: No such file"]),
     "old key": ("cell", {"--config": "old.yaml"}, ["grpo: this key is called rl now"]),
-    "nothing to start from": ("stage sft", {}, ["pretrain/model.safetensors", "can't be read"]),
+    "nothing to start from": (
+        "stage sft",
+        {},
+        ["pretrain/model.safetensors: can't be read", "run what makes it first"],
+    ),
+    "config before the stage": (
+        "stage --config old.yaml sft",
+        {},
+        ["grpo: this key is called rl now"],
+    ),
 }
 
 
@@ -40,6 +52,26 @@ def test_a_mistake_is_answered_in_one_line(tmp_path, monkeypatch, capsys, comman
     assert len(message.splitlines()) == 1
     assert all(word in message for word in words), message
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (NotFinite("sft", 3, "loss"), "error: sft: loss not finite at step 3"),
+        (LeaseError("sft.lease: held by another job"), "error: sft.lease: held by another job"),
+        (Interrupted("stopped after step 3 of 9"), "stopped after step 3 of 9"),
+        (KeyboardInterrupt(), "interrupted; what is finished is kept"),
+    ],
+    ids=["not finite", "lease", "stopped", "Ctrl-C"],
+)
+def test_a_failure_of_a_cell_is_one_line(tmp_path, monkeypatch, failure, line):
+    monkeypatch.setattr("grpo_origin.cell.run_cell", Mock(side_effect=failure))
+    options = [part for pair in CELL.items() for part in pair]
+    with pytest.raises(SystemExit) as error:
+        main(["cell", *options, "--results", str(tmp_path)])
+    message = str(error.value.code)
+    assert message.startswith(line)
+    assert len(message.splitlines()) == 1
 
 
 def test_help_imports_neither_torch_nor_pandas():

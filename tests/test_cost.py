@@ -179,7 +179,7 @@ def test_a_rates_file_of_another_form_is_refused_in_one_line(tmp_path, content):
 def test_shipped_rates_serve_every_run_with_the_default_model(name, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("run: shift-depth\naxes: {token: null}\n")
     files = [str(REPO / "config" / f"{name}.yaml"), str(tmp_path / "mine.yaml")]
-    main(["cost", "--config", *files])
+    main(["cost", *(part for file in files for part in ("--config", file))])
     assert capsys.readouterr().out.startswith("shift-depth: 0.21M parameters")
 
 

@@ -29,6 +29,10 @@ CONFIG = ("--configfile", "tiny.yaml")
         ([{"dapo": {}, "gspo": {}}], ["{name: {...}}"]),
         ([{"dapo": 3}], ["{name: {...}}"]),
         ([{"unlikeliness": {"iterations": 1}}], ["unlikeliness", "iterations"]),
+        ([{"unlikeliness": {"iterations": True}}], ["unlikeliness", "iterations", "number"]),
+        ([{"sgpo": {"slope": True}}], ["sgpo", "slope", "number"]),
+        ([{"ha_dw": {"scale": True}}], ["ha_dw", "scale", "number"]),
+        ([{"grpo": {"beta": True}}], ["grpo", "beta", "number"]),
     ],
 )
 def test_bad_methods_are_one_line_errors(methods, words):
@@ -43,6 +47,15 @@ def test_bad_methods_are_one_line_errors(methods, words):
 def test_a_method_that_needs_more_of_the_rl_section_says_so():
     with pytest.raises(ConfigError, match=r"methods: igrpo .*group_size"):
         tiny_study(methods=["igrpo"], rl={"group_size": 3})
+
+
+def test_every_method_needs_room_for_the_tasks():
+    with pytest.raises(
+        ConfigError,
+        match=r"axes\.mini: task 'trav shift trav;2;A' needs 16 tokens under grpo, more than",
+    ):
+        tiny_study(model={"context": 15})
+    assert tiny_study(model={"context": 16}).methods
 
 
 def test_igrpo_needs_room_for_the_draft():

@@ -95,6 +95,7 @@ RERUNS = {
         {"axes": {"mini": {"mixed": [1]}}},
         {"prompts": 1, "data_summary": 1, "evaluate": 2},
     ),
+    "threshold of a claim": ({"claims": {"learnt": 0.7}}, {}),
     "runtime": ({"runtime": {"threads": 2, "checkpoint_seconds": 7}}, {}),
     "cluster resources": ({"resources": {"rl": {"mem_mb": 3000, "minutes": 9}}}, {}),
     "another method": ({"methods": ["grpo", "dr_grpo"]}, {"rl": 4, "evaluate": 2}),

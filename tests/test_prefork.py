@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from grpo_origin.jobs import prefork
+from grpo_origin.study import PRELOADED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
 HAND_OVER = "from grpo_origin.jobs import prefork\nprefork.hand_over()\nimport os, sys, time\n"
@@ -27,7 +29,7 @@ LISTENING = "00010000"  # flags of a socket in /proc/net/unix
 def server(monkeypatch):
     """A prepared process that has imported nothing, so that it is ready at once."""
     name = f"grpo-origin-test-{os.getpid()}"
-    serve = f"prefork.PRELOADED = (); prefork.serve({name!r}, {os.getpid()})"
+    serve = f"prefork.serve({name!r}, {os.getpid()}, [])"
     code = f"from grpo_origin.jobs import prefork; {serve}"
     process = subprocess.Popen([sys.executable, "-c", code])
     monkeypatch.setenv(prefork.VARIABLE, name)
@@ -88,6 +90,33 @@ def test_runs_in_a_fork_with_its_output_folder_and_environment(server, tmp_path)
 def test_exit_status_and_message(server, tmp_path, body, code, shown):
     result = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=120)
     assert (result.returncode, shown in result.stderr) == (code, True)
+
+
+def test_jobs_are_forked_with_the_modules_of_the_caller_imported(tmp_path):
+    (tmp_path / "slow.py").write_text("import os\nwho = os.getpid()\n")
+    body = "slow = sys.modules.get('slow')\nprint(bool(slow and slow.who == os.getppid()))"
+    controller = tmp_path / "controller.py"
+    controller.write_text(
+        "import subprocess, sys, time\nfrom grpo_origin.jobs import prefork\n"
+        "prefork.start(['slow'])\nend, said = time.monotonic() + 20, ''\n"
+        "while 'True' not in said and time.monotonic() < end:\n"
+        "    said = subprocess.run(sys.argv[1:], capture_output=True, text=True).stdout\n"
+        "print(said)\n"
+    )
+    environ = dict(os.environ)
+    environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environ.get('PYTHONPATH', '')}"
+    result = subprocess.run(
+        [sys.executable, str(controller), *script(tmp_path, body)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=120,
+    )
+    assert result.stdout.strip() == "True", result.stderr
+
+
+def test_the_modules_that_the_workflow_has_imported_are_there():
+    assert all(importlib.util.find_spec(name) for name in PRELOADED)
 
 
 def test_goes_on_by_itself_without_a_server(tmp_path, monkeypatch):

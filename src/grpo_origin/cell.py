@@ -25,7 +25,7 @@ from grpo_origin.tasks.world import World
 def run_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> Path:
     """Run a cell from nothing to its evaluation, whose path is returned.
 
-    Data and models that were made with these very settings, from these inputs, are kept.
+    Data and models that were made with these very settings and code, from these inputs, are kept.
     """
     if not data_is_kept(study, paths, axis, seed):
         make_data(study, paths, axis, seed)
@@ -66,8 +66,12 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
 def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> None:
     """Train one stage of a cell (`pretrain`, `sft`, `grpo~ood`, ...) from those before it.
 
-    Raises ArtefactError if what it starts from is missing or damaged.
+    Raises ValueError for a stage that the run doesn't have, ArtefactError if what it starts from is
+    missing or damaged.
     """
+    names = [stage.name for stage in study.grid.stages]
+    if name not in names:
+        raise ValueError(f"this run has no stage {name!r} (it has: {', '.join(names)})")
     from grpo_origin.training.loop import pretrain, sft
 
     settings, stage = study.settings, stage_of(name)
@@ -100,7 +104,6 @@ def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) 
         axis=axis,
         seed=seed,
         ratio=ratio,
-        learnt=settings.claims.learnt,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,

@@ -21,16 +21,19 @@ SHIPPED = Path(__file__).parent / "shipped"  # the default configuration and mea
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; a mistake of the user's ends it with one line and exit status 1."""
-    from grpo_origin.jobs.errors import ArtefactError, DeviceError, Interrupted
+    """Run one subcommand; what a user can act on ends it with one line and exit status 1."""
+    from grpo_origin.jobs.errors import Interrupted
+    from grpo_origin.jobs.job import EXPECTED
 
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ConfigError, ArtefactError, DeviceError, FloatingPointError, OSError) as error:
+    except EXPECTED as error:
         sys.exit(f"error: {error}")
     except Interrupted as interruption:
         sys.exit(str(interruption))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what is finished is kept")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (cell, stage, plan):
         command.add_argument(
             "--config",
-            nargs="*",
+            action="append",
             default=[],
             metavar="FILE",
-            help="YAML files merged over the default configuration",
+            help="YAML file merged over the default configuration and those named before it",
         )
 
     docs = commands.add_parser("docs", help="print the reference of all settings")

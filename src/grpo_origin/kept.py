@@ -1,11 +1,13 @@
 """What of a cell is there already, made with these settings: `cell` keeps it, makes the rest.
 
-A stage is kept if the settings and input files that its provenance.json names are those it would be
-made with now; data if their settings, recorded by `record_data`, and their files are.
+A stage is kept if the settings, input files and code that its provenance.json names are those it
+would be made with now; data if their settings and code, recorded by `record_data`, and their files
+are.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +17,11 @@ from grpo_origin.config.grid import DATA_FILES
 from grpo_origin.config.paths import Paths, stage_of
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_json
+from grpo_origin.jobs.fingerprint import PACKAGE, code_fingerprint
 from grpo_origin.jobs.provenance import content_fingerprint
 from grpo_origin.study import Study
+
+DATA_WRITERS = ("pools", "prompt_sets", "source", "summary")  # modules of data that `cell` calls
 
 
 def stage_inputs(paths: Paths, axis: str, seed: int, ratio: str, name: str) -> tuple[str, str]:
@@ -28,18 +33,22 @@ def stage_inputs(paths: Paths, axis: str, seed: int, ratio: str, name: str) -> t
 
 
 def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> bool:
-    """Whether a trained stage is there, made with these settings from these very inputs."""
+    """Whether a trained stage is there, made with these settings and code from these very inputs.
+
+    Raises DeviceError if the device that the settings ask for is not there.
+    """
     record = _read(f"{paths.stage(axis, seed, ratio, name)}/provenance.json")
     made_with, settings = record.get("settings"), _stage_settings(study, seed, ratio, name)
     if not made_with or any(settings.get(key) != value for key, value in made_with.items()):
         return False
     inputs = stage_inputs(paths, axis, seed, ratio, name)
     files = [path if path.endswith(".parquet") else f"{path}/model.safetensors" for path in inputs]
-    return record.get("identity", {}).get("inputs") == _contents(files)
+    identity = record.get("identity", {})
+    return identity.get("inputs") == _contents(files) and identity.get("code") == _code(study, name)
 
 
 def data_is_kept(study: Study, paths: Paths, axis: str, seed: int) -> bool:
-    """Whether the data are there, made with these settings and not changed since."""
+    """Whether the data are there, made with these settings and code and not changed since."""
     return _read(paths.data(axis, seed, "provenance")) == _data_record(study, paths, axis, seed)
 
 
@@ -63,26 +72,37 @@ def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, 
             "rl_prompts": study.rl_prompts,
             "test_prompts": settings.evaluation.prompts,
         },
+        "code": code_fingerprint(*(PACKAGE / "data" / f"{name}.py" for name in DATA_WRITERS)),
         "files": _contents(paths.data(axis, seed, name) for name in DATA_FILES),
     }
 
 
 def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str, Any]:
     """All settings that a stage's provenance may name, under the names it uses."""
+    from grpo_origin.training.numerics import choose_device, resolved
+
     settings, stage = study.settings, stage_of(name)
-    sections = ("world", "model", "pretrain", "sft", "rl", "numerics")
+    sections = ("world", "model", "pretrain", "sft", "rl")
     values = {key: getattr(settings, key).model_dump(mode="json") for key in sections}
     values |= {"seed": seed, "ratio": ratio}
-    if settings.numerics.device == "auto":
-        import torch
-
-        values["numerics"]["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(settings.numerics, settings.runtime.threads)
+    values["numerics"] = resolved(settings.numerics, device)
     if stage.method:
         method = study.methods[stage.method]
         values["rl"] = method.settings(settings.rl).model_dump(mode="json")
         values["method"] = {stage.method: method.model_dump(mode="json")}
-        values["prompts"] = values["trained_on"] = stage.trained_on
+        values["trained_on"] = stage.trained_on
     return values
+
+
+def _code(study: Study, name: str) -> str:
+    """Digest of the code of a stage, as its identity holds it."""
+    method = stage_of(name).method
+    if not method:
+        return code_fingerprint(PACKAGE / "training" / "loop.py")
+    return code_fingerprint(
+        PACKAGE / "rl" / "stage.py", inspect.getfile(type(study.methods[method]))
+    )
 
 
 def _contents(files: Iterable[str]) -> list[str]:

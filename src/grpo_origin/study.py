@@ -18,6 +18,9 @@ from grpo_origin.config.schema import Settings
 from grpo_origin.data.strings import check_string_space
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
 
+# Modules that take seconds to import and that jobs need: local jobs are forked with them imported.
+PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake.script", "pandas")
+
 
 @dataclass(frozen=True)
 class Study:

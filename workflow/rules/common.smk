@@ -22,7 +22,7 @@ from grpo_origin.jobs.fingerprint import code_fingerprint
 from grpo_origin.jobs.provenance import content_fingerprint
 from grpo_origin.report.figures import figures_of
 from grpo_origin.report.registry import PAGE_TEMPLATE, SHOWN_TABLES
-from grpo_origin.study import open_study
+from grpo_origin.study import PRELOADED, open_study
 
 try:
     STUDY = open_study(config)
@@ -174,4 +174,4 @@ onstart:
         if limit and (limit.max_jobs, limit.timespan) == (100, 1):
             workflow.scheduler.job_rate_limiter = None
         if workflow.local_exec and SETTINGS.runtime.prefork and not SEES_GPU:
-            prefork.start()
+            prefork.start(PRELOADED)

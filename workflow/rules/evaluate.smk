@@ -12,7 +12,6 @@ rule evaluate:
     params:
         **settings_of("evaluation", "numerics"),
         stages=STAGE_NAMES,
-        learnt=SETTINGS.claims.learnt,
         code=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"

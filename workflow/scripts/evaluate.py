@@ -12,7 +12,6 @@ with job(snakemake, "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake
         axis=snakemake.wildcards.axis,
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
-        learnt=params.learnt,
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),

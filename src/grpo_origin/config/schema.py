@@ -317,13 +317,6 @@ class Settings(Section):
                     f"evaluation.prompts: {self.evaluation.prompts} can't cover the {tasks} tasks "
                     f"of axes.{name}"
                 )
-            for task in (*axis.id, *axis.ood):
-                tokens = task.prompt_tokens + task.completion_tokens
-                if tokens > self.model.context:
-                    raise ValueError(
-                        f"axes.{name}: task '{task}' needs {tokens} tokens, "
-                        f"more than model.context ({self.model.context})"
-                    )
         return self
 
     @property

@@ -9,7 +9,6 @@ position. Nothing is sampled (`sampling` checks that sampling agrees). The job `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from grpo_origin.config.paths import BEFORE_RL, stage_of
+from grpo_origin.config.paths import stage_of
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
-from grpo_origin.evaluation.table import BASE, evaluation_schema, low_mass_warning
+from grpo_origin.evaluation.table import BASE, evaluation_schema
 from grpo_origin.jobs.files import write_table
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
 from grpo_origin.training.model import load_model
-from grpo_origin.training.numerics import choose_device
+from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -96,25 +95,13 @@ def _gold_batches(
             part = slice(start, start + batch_size)
             ids = torch.from_numpy(tokens[part]).to(device)
             gold = ids[:, prompt:]
-            with torch.no_grad(), float32_arithmetic(device):
+            with torch.no_grad(), exact_arithmetic(device):
                 logits = model(input_ids=ids, use_cache=False).logits[:, prompt - 1 : -1].float()
                 log_probs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0].double()
                 right = (logits.argmax(-1) == gold).all(1)
             yield GoldBatch(
                 numbers[part], tokens[part, prompt:], log_probs.cpu().numpy(), right.cpu().numpy()
             )
-
-
-@contextmanager
-def float32_arithmetic(device: torch.device) -> Iterator[None]:
-    """Neither TF32 nor autocast in the block, whatever training uses."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def evaluate(
@@ -125,7 +112,6 @@ def evaluate(
     axis: str,
     seed: int,
     ratio: str,
-    learnt: float,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -133,8 +119,8 @@ def evaluate(
 ) -> None:
     """Evaluate model folders (stage name -> folder) on the test prompts of a cell.
 
-    Writes one row a stage and prompt, columns as in `evaluation.table`. Prints a warning if the
-    mean ID mass after SFT is below `learnt`: such a model can't tell what RL does.
+    Writes one row a stage and prompt, columns as in `evaluation.table`. Prints a line a stage; the
+    table `warnings` judges the ID mass after SFT.
     """
     import pyarrow as pa
 
@@ -163,9 +149,10 @@ def evaluate(
             columns[label] = prompts[label].cast(schema.field(label).type)
         columns |= {label: pa.array(values) for label, values in parts.items()}
         tables.append(pa.table(columns, schema=schema))
-        mass, accuracy = np.exp(parts["log_mass"]), parts["greedy_correct"]
-        print(f"{name}: mean mass {mass.mean():.4f}, greedy accuracy {accuracy.mean():.4f}")
-        known = float(mass[in_distribution].mean()) if in_distribution.any() else 1.0
-        if name == BEFORE_RL[-1] and known < learnt:
-            print(f"warning: {low_mass_warning(known, learnt)}", flush=True)
+        mass, greedy = np.exp(parts["log_mass"]), parts["greedy_correct"]
+        print(
+            f"{name}: mean mass {mass.mean():.4f} (ID {mass[in_distribution].mean():.4f}), "
+            f"greedy accuracy {greedy.mean():.4f}",
+            flush=True,
+        )
     write_table(output, pa.concat_tables(tables))

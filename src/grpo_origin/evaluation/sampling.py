@@ -16,10 +16,10 @@ from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
-from grpo_origin.evaluation.mass import exact_mass, float32_arithmetic
+from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.jobs.files import write_table
 from grpo_origin.training.model import load_model
-from grpo_origin.training.numerics import choose_device
+from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -47,7 +47,7 @@ def sampled_successes(
         for start in range(0, len(repeated), batch_size):
             chosen = repeated[start : start + batch_size]
             ids = torch.from_numpy(tokens[chosen, :prompt]).to(device)
-            with float32_arithmetic(device):
+            with exact_arithmetic(device):
                 drawn = model.generate(  # type: ignore[misc]
                     ids,
                     attention_mask=torch.ones_like(ids),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 
 class ArtefactError(RuntimeError):
-    """A file of a run that can't be used; its message names it and says what to do."""
+    """A file or folder of a run that is missing or can't be used: `path: problem; what to do`."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}; delete it and run again to make it anew")
+        there = Path(path).exists()
+        advice = "delete it and run again to make it anew" if there else "run what makes it first"
+        super().__init__(f"{path}: {problem}; {advice}")
 
 
 class Interrupted(RuntimeError):

@@ -28,7 +28,6 @@ EXPECTED = (
     DeviceError,
     LeaseError,
     NotFinite,
-    FloatingPointError,
     OSError,
 )
 

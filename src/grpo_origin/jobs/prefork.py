@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -24,21 +25,24 @@ import struct
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 
 VARIABLE = "GRPO_ORIGIN_PREFORK"
-PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake.script", "pandas")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
 
 
-def start() -> None:
-    """Start the process for the jobs of this controller; it dies with the calling thread."""
+def start(modules: Sequence[str]) -> None:
+    """Start the process for the jobs of this controller; it dies with the calling thread.
+
+    It imports the modules of these names before it serves.
+    """
     if sys.platform != "linux":
         return
     name = f"grpo-origin-{os.getpid()}"
     os.environ[VARIABLE] = name
     subprocess.Popen(
-        [sys.executable, "-m", "grpo_origin.jobs.prefork", name, str(os.getpid())],
+        [sys.executable, "-m", "grpo_origin.jobs.prefork", name, str(os.getpid()), *modules],
         stdin=subprocess.DEVNULL,
     )
 
@@ -139,11 +143,11 @@ def _close(files: list[int]) -> None:
         os.close(file)
 
 
-def serve(name: str, parent: int) -> None:
-    """Import everything, then fork a job for each connection until the parent dies."""
+def serve(name: str, parent: int, modules: Sequence[str]) -> None:
+    """Import the modules, then fork a job for each connection until the parent dies."""
     _die_with_parent(parent)
-    for module in PRELOADED:
-        __import__(module)
+    for module in modules:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is imported stays: no collection in a job walks it or copies its pages
     listener = socket.socket(socket.AF_UNIX)
@@ -202,4 +206,4 @@ def _report(selector: selectors.BaseSelector, connection: socket.socket, status:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -36,7 +36,6 @@ from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import (
     FiniteGuard,
     choose_device,
-    exact_arithmetic,
     float32_view,
     training_arithmetic,
 )
@@ -144,8 +143,7 @@ def converge(
     chosen = spread(_exact_log_mass(model, Sequences(candidates), size), theory.pool)
     tables = {"train": candidates.take(chosen), "heldout": read_prompts(test, theory.trained_on)}
     pools = {name: Sequences(table) for name, table in tables.items()}
-    with exact_arithmetic(device):
-        gold = {name: gold_log_probs(model, rows, size, device) for name, rows in pools.items()}
+    gold = {name: gold_log_probs(model, rows, size, device) for name, rows in pools.items()}
     before = {name: np.array([row.sum() for row in rows]) for name, rows in gold.items()}
 
     rl = RLSettings(
@@ -198,8 +196,7 @@ def converge(
 
 def _exact_log_mass(model: Any, rows: Sequences, batch_size: int) -> np.ndarray:
     """ln Q of every row (rows,) in float32, also of a model in the middle of bfloat16 training."""
-    with exact_arithmetic(model.device):
-        return exact_mass(float32_view(model), rows, batch_size, model.device)[0]
+    return exact_mass(float32_view(model), rows, batch_size, model.device)[0]
 
 
 def _log_fixed_point(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from grpo_origin.config.fields import ConfigError, Count, Section
+from grpo_origin.config.fields import ConfigError, Count, Number, Section
 from grpo_origin.config.load import one_line
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import RLSettings
@@ -143,7 +143,7 @@ class Method(Section):
         None,
         description="Optimiser steps on each batch of rollouts; `rl.iterations` when left out.",
     )
-    beta: float | None = Field(
+    beta: Number | None = Field(
         None, ge=0, description="Weight of the KL term; `rl.beta` when left out."
     )
 

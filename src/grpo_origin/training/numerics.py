@@ -67,7 +67,8 @@ def training_arithmetic(numerics: NumericsSettings, device: torch.device) -> Ite
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        with _matmul_precision("high" if numerics.tf32 else "highest", device):
+        tf32 = numerics.tf32 and device.type == "cuda"
+        with _matmul_precision("high" if tf32 else "highest"):
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
@@ -81,17 +82,14 @@ def training_passes(numerics: NumericsSettings, device: torch.device) -> torch.a
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
     """Float32 without TF32 and autocast for the block, whatever training around it uses."""
-    with _matmul_precision("highest", device), torch.autocast(device.type, enabled=False):
+    with _matmul_precision("highest"), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
-def _matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """How CUDA multiplies float32 matrices: `high` is TF32, `highest` is float32."""
+def _matmul_precision(precision: str) -> Iterator[None]:
+    """How float32 matrices are multiplied: `high` lets TF32 do it, `highest` is float32."""
     before = torch.get_float32_matmul_precision()
-    if device.type != "cuda" or precision == before:
-        yield
-        return
     torch.set_float32_matmul_precision(precision)
     try:
         yield

@@ -2,7 +2,7 @@ from typing import Any
 
 from pydantic import Field
 
-from grpo_origin.config.fields import Count
+from grpo_origin.config.fields import Count, Number
 from grpo_origin.rl.method import Method
 
 
@@ -16,7 +16,7 @@ class CISPO(Method):
     iterations: Count = Field(
         2, description="Optimiser steps on each batch of rollouts (assumption)."
     )
-    high: float = Field(1.28, gt=0, description="Largest weight of a token (assumption).")
+    high: Number = Field(1.28, gt=0, description="Largest weight of a token (assumption).")
 
     def arguments(self) -> dict[str, Any]:
         return {"loss_type": "cispo", "epsilon_high": self.high}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Number
 from grpo_origin.rl.method import Method
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Curriculum(Method):
     (until N)), else one of the other split.
     """
 
-    until: float = Field(
+    until: Number = Field(
         0.5,
         gt=0,
         le=1,

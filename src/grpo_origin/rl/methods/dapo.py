@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from grpo_origin.config.fields import Count, Rate
+from grpo_origin.config.fields import Count, Number, Rate
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class DAPO(Method):
     iterations: Count = Field(
         2, description="Optimiser steps on each batch of rollouts (assumption)."
     )
-    beta: float = Field(0.0, ge=0, description="Weight of the KL term.")
+    beta: Number = Field(0.0, ge=0, description="Weight of the KL term.")
     low: Rate = Field(0.2, description="Clip range below 1.")
     high: Rate = Field(0.28, description="Clip range above 1.")
     draws: Count = Field(3, description="Rounds of sampling at a step, at most.")

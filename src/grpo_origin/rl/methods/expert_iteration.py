@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from grpo_origin.config.fields import Count
+from grpo_origin.config.fields import Count, Number
 from grpo_origin.config.stages import RLSettings
 from grpo_origin.rl.method import Method, Rollout
 
@@ -27,7 +27,7 @@ class ExpertIteration(Method):
 
     round_steps: Count = Field(4, description="Steps' worth of prompts in a round.")
     iterations: Count = Field(2, description="Epochs over a round's samples.")
-    beta: float = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")
+    beta: Number = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")
 
     objective = "other"
 

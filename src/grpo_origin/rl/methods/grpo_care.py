@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Number
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ class GRPOCARE(Method):
     stays, since TRL only then has the reference's probabilities.
     """
 
-    beta: float = Field(0.001, gt=0, description="Weight of the KL term (the paper has none).")
-    bonus: float = Field(0.5, ge=0, description="Bonus of a consistent right answer.")
-    cap: float = Field(0.95, gt=0, le=1, description="Largest probability that counts.")
-    slack: float = Field(0.01, ge=0, description="How far below the mean is consistent.")
-    threshold: float = Field(0.1, ge=0, description="Least accuracy that qualifies.")
+    beta: Number = Field(0.001, gt=0, description="Weight of the KL term (the paper has none).")
+    bonus: Number = Field(0.5, ge=0, description="Bonus of a consistent right answer.")
+    cap: Number = Field(0.95, gt=0, le=1, description="Largest probability that counts.")
+    slack: Number = Field(0.01, ge=0, description="How far below the mean is consistent.")
+    threshold: Number = Field(0.1, ge=0, description="Least accuracy that qualifies.")
 
     objective = "other"
     custom_rewards = True

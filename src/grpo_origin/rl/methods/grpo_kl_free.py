@@ -1,5 +1,6 @@
 from pydantic import Field
 
+from grpo_origin.config.fields import Number
 from grpo_origin.rl.method import Method
 
 
@@ -8,4 +9,4 @@ class GRPOKLFree(Method):
     (arXiv 2503.20783).
     """
 
-    beta: float = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")
+    beta: Number = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")

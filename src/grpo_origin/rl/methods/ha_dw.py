@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from grpo_origin.config.fields import Count
+from grpo_origin.config.fields import Count, Number
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class HADW(Method):
     given).
     """
 
-    scale: float = Field(
+    scale: Number = Field(
         1.3, gt=0, description="Factor of all advantages (the best of the paper's table 7)."
     )
     history: Count = Field(

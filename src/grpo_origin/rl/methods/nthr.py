@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Number
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class NTHR(Method):
     accuracy.
     """
 
-    threshold: float = Field(1.0, ge=0, description="Factor of the least mean score.")
+    threshold: Number = Field(1.0, ge=0, description="Factor of the least mean score.")
 
     objective = "other"
 

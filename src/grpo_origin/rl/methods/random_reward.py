@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Rate
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ class RandomReward(Method):
     rewards of arXiv 2506.10947).
     """
 
-    probability: float = Field(0.5, gt=0, lt=1, description="Chance of reward 1.")
+    probability: Rate = Field(0.5, description="Chance of reward 1.")
 
     objective = "other"
     custom_rewards = True

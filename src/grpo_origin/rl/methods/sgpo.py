@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Number
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class SGPO(Method):
     assumptions.
     """
 
-    slope: float = Field(10.0, gt=0, description="Slope of the logistic curve (assumption).")
-    midpoint: float = Field(
+    slope: Number = Field(10.0, gt=0, description="Slope of the logistic curve (assumption).")
+    midpoint: Number = Field(
         0.5, ge=0, le=1, description="Share of right steps that earns a half (assumption)."
     )
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from grpo_origin.config.fields import Number, Whole
 from grpo_origin.rl.method import Method, Rollout
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ class Unlikeliness(Method):
     groups whose right answer is unlikely weigh more.
     """
 
-    iterations: int = Field(
+    iterations: Whole = Field(
         2,
         ge=2,
         description="Optimiser steps a batch of rollouts; from 2 on TRL keeps what ranks need.",
     )
-    penalty: float = Field(
+    penalty: Number = Field(
         0.25,
         ge=0,
         le=1,
