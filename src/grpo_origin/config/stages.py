@@ -211,6 +211,10 @@ class RLSettings(Section):
     max_grad_norm: Number = Field(
         1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption)."
     )
+    weight_decay: Number = Field(0.0, ge=0, le=1000, description="AdamW weight decay (assumption).")
+    adam_beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
+    adam_beta2: Number = Field(0.999, ge=0, lt=1, description="AdamW beta 2 (assumption).")
+    adam_epsilon: Number = Field(1e-8, gt=0, le=1, description="AdamW epsilon (assumption).")
 
     @property
     def prompts(self) -> int:

@@ -280,6 +280,10 @@ def shared_arguments(
         "warmup_steps": round(rl.warmup * rl.steps),
         "max_grad_norm": rl.max_grad_norm,
         "optim": "adamw_torch_fused",
+        "weight_decay": rl.weight_decay,
+        "adam_beta1": rl.adam_beta1,
+        "adam_beta2": rl.adam_beta2,
+        "adam_epsilon": rl.adam_epsilon,
         "shuffle_dataset": False,  # prompts are in random order already: a resume stays exact
         "remove_unused_columns": False,
         "gradient_checkpointing": False,
