@@ -78,6 +78,12 @@ def capturing(records: list[dict], rewards: list[torch.Tensor]):
     return Capturing
 
 
+def capture(monkeypatch, records: list[dict], rewards: list[torch.Tensor]) -> None:
+    """Let stages of GRPO write down their steps."""
+    kind = module.TRAINERS["GRPOTrainer"]._replace(trainer=capturing(records, rewards))
+    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", kind)
+
+
 def test_a_gradient_that_is_no_number_at_the_last_step_leaves_no_model(cell, tmp_path, monkeypatch):
     """The loss is finite: a model of NaN weights would be put in place."""
     original = module.MethodHooks.loss_of
@@ -179,7 +185,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
         }
     }
     records, rewards = [], []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, rewards))
+    capture(monkeypatch, records, rewards)
     run(cell, tmp_path / "grpo", changes, stage)
     settings = tiny(**changes).rl
     assert len(records) == 4
@@ -332,7 +338,7 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
     records: list[dict] = []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
+    capture(monkeypatch, records, [])
     run(cell, tmp_path / "grpo")
     used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][
         :: tiny().rl.group_size
@@ -432,7 +438,7 @@ def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -
 def test_an_interrupted_job_continues_where_it_stopped(cell, tmp_path, monkeypatch):
     checkpoint = interrupted_state(cell, tmp_path)
     records: list[dict] = []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
+    capture(monkeypatch, records, [])
     run_stage(STAGE, cell, tmp_path / "out", checkpoint)
     assert len(records) == 7
     assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
