@@ -84,11 +84,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def settings():
-    return planted_settings()
-
-
-@pytest.fixture(scope="module")
 def figures(tmp_path_factory, settings):
     """A picture of another size for every figure of the run."""
     folder = tmp_path_factory.mktemp("figures")
