@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from grpo_origin.config.schema import AxisSettings
 from grpo_origin.config.stages import (
+    AxisSettings,
     ModelSettings,
     NumericsSettings,
     PretrainSettings,

@@ -9,10 +9,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from grpo_origin.config.schema import Settings
 from grpo_origin.tasks.world import World
 from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny_study, write_config
+from planted_tables import planted_settings, planted_tables
 
 
 def pytest_addoption(parser):
@@ -30,6 +33,18 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def world() -> World:
     return World(TINY["world"]["nodes"], 0)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    """A made-up run's settings, for figures and report."""
+    return planted_settings()
+
+
+@pytest.fixture(scope="module")
+def full(settings) -> dict[str, pd.DataFrame]:
+    """The made-up run's tables by name, of all methods."""
+    return planted_tables(settings)
 
 
 @pytest.fixture(scope="session")

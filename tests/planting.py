@@ -23,6 +23,13 @@ def spread(mean, seeds, width=0.002):
     return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
 
 
+def labelled(columns, axis, seed, ratio, stage, split, task):
+    """Rows of one stage and task with the labels of an evaluation."""
+    return pd.DataFrame(columns).assign(
+        axis=axis, seed=seed, ood_ratio=ratio, stage=stage, split=split, task=task
+    )
+
+
 def plant(
     mass,
     *,
@@ -47,21 +54,10 @@ def plant(
                         values = np.clip(
                             mass(seed, ratio, stage, split, task, prompts), 0, 1
                         ) + np.zeros(PROMPTS)
-                        names = {
-                            "axis": axis,
-                            "seed": seed,
-                            "ood_ratio": ratio,
-                            "stage": stage,
-                            "split": split,
-                            "task": task,
-                        }
                         with np.errstate(divide="ignore"):
                             columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
-                        parts.append(
-                            pd.DataFrame(
-                                {**columns, "prompt_index": prompts + number * PROMPTS}
-                            ).assign(**names)
-                        )
+                        columns["prompt_index"] = prompts + number * PROMPTS
+                        parts.append(labelled(columns, axis, seed, ratio, stage, split, task))
     return with_method(pd.concat(parts, ignore_index=True))
 
 
@@ -101,17 +97,9 @@ def evaluations(
         "log_mass_content": log_mass * 0.75,
         "greedy_correct": greedy,
     }
-    names = {
-        "variant": "base",
-        "axis": axis,
-        "seed": seed,
-        "ood_ratio": ratio,
-        "stage": stage,
-        "split": split,
-        "task": task,
-    }
+    columns["prompt_index"] = np.arange(len(masses))
     return with_method(
-        pd.DataFrame({**columns, "prompt_index": np.arange(len(masses))}).assign(**names)
+        labelled(columns, axis, seed, ratio, stage, split, task).assign(variant="base")
     )
 
 

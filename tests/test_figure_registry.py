@@ -15,17 +15,7 @@ from grpo_origin.report import draw, plotting
 from grpo_origin.report.figures import ENTRIES, figures_of
 from grpo_origin.report.registry import figure
 from helpers import environment
-from planted_tables import planted_settings, planted_tables
-
-
-@pytest.fixture(scope="module")
-def settings():
-    return planted_settings()
-
-
-@pytest.fixture(scope="module")
-def full(settings):
-    return planted_tables(settings)
+from planted_tables import planted_settings
 
 
 @pytest.fixture

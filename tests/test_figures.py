@@ -9,21 +9,10 @@ from matplotlib.collections import PathCollection
 
 from grpo_origin.report import draw, plotting
 from grpo_origin.report.figures import ENTRIES, theory
-from planted_tables import planted_settings, planted_tables
 
 RL_LABELS = ["GRPO on ID prompts", "GRPO on OOD prompts"]
 LABELS = ["pretrained", "SFT", *RL_LABELS]
 LABEL_OF = dict(zip(("pretrain", "sft", "grpo~id", "grpo~ood"), LABELS, strict=True))
-
-
-@pytest.fixture(scope="module")
-def settings():
-    return planted_settings()
-
-
-@pytest.fixture(scope="module")
-def full(settings):
-    return planted_tables(settings)
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,28 @@ def test_what_does_nothing_does_not_count(tree, change):
     assert after == before
 
 
+@pytest.mark.parametrize(
+    ("head", "readers"),
+    [
+        ("def tasks(self, split: str)", {"pretraining_data", "prompts", "data_summary"}),
+        ("def splits(self)", {"prompts"}),
+        ("def _check(self) -> AxisSettings", {"prompts"}),
+    ],
+)
+def test_a_function_of_a_section_counts_where_data_are_made(tree, head, readers):
+    """What an axis' tasks and test splits are is decided in its section, not in its values."""
+    before = fingerprints(tree)
+    path = package(tree) / "config" / "stages.py"
+    text = path.read_text()
+    first = re.escape(head) + r"[^\n]*:\n(        \"\"\"[^\"]*\"\"\"\n)?"
+    edited, count = re.subn(f"({first})", r"\1        edited = 1\n", text)
+    assert count == 1
+    path.write_text(edited)
+    after = fingerprints(tree)
+    path.write_text(text)
+    assert readers <= {name for name in before if after[name] != before[name]}
+
+
 def test_a_new_setting_elsewhere_does_not_count(tree):
     before = fingerprints(tree)
     for name in ("schema", "stages"):

@@ -84,11 +84,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def settings():
-    return planted_settings()
-
-
-@pytest.fixture(scope="module")
 def figures(tmp_path_factory, settings):
     """A picture of another size for every figure of the run."""
     folder = tmp_path_factory.mktemp("figures")
@@ -212,6 +207,26 @@ def test_numerics_are_shown_and_stages_that_differ_in_them_are_warned_of(
         "Stages of this run differ in precision (jobs: 3 float32, 1 bfloat16). See How it was run.",
     ]
     assert list(numerics_of([RECORD, RECORD, cuda, half])["jobs"]) == [2, 1, 1]
+
+
+def test_stages_of_different_library_versions_are_warned_of(tmp_path, settings, figures):
+    """Of libraries that a model's numbers depend on; all versions are shown."""
+    versions = {"torch": "2.13.0", "transformers": "5.1.0", "trl": "1.0", "snakemake": "9.1"}
+    old = RECORD | {"versions": versions}
+    new = RECORD | {"versions": versions | {"trl": "1.1", "snakemake": "9.2"}}
+    plain = Page(written(tmp_path, settings, figures, provenance=[old, old]))
+    assert "Warnings" not in plain.texts["h2"]
+    page = Page(written(tmp_path, settings, figures, provenance=[old, new, new]))
+    assert page.texts["h2"][0] == "Warnings"
+    assert [text for text in page.texts["p"] if "differ" in text] == [
+        "Stages of this run differ in the version of trl (jobs: 1 1.0, 2 1.1). See How it was run."
+    ]
+    shown = "torch 2.13.0, transformers 5.1.0, trl 1.0 and 1.1, snakemake 9.1 and 9.2"
+    assert f"git commit abc; {shown}" in page.texts["p"]
+    del new["versions"]["torch"]
+    unknown = Page(written(tmp_path, settings, figures, provenance=[old, new]))
+    (line, _) = [text for text in unknown.texts["p"] if "differ" in text]
+    assert "the version of torch (jobs: 1 2.13.0, 1 not recorded)" in line
 
 
 @pytest.mark.parametrize("count", [0, 2])

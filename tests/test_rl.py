@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trl import GRPOTrainer, RLOOTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.jobs.errors import Interrupted, NotFinite
@@ -76,6 +76,12 @@ def capturing(records: list[dict], rewards: list[torch.Tensor]):
             return loss
 
     return Capturing
+
+
+def capture(monkeypatch, records: list[dict], rewards: list[torch.Tensor]) -> None:
+    """Let stages of GRPO write down their steps."""
+    kind = module.TRAINERS["GRPOTrainer"]._replace(trainer=capturing(records, rewards))
+    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", kind)
 
 
 def test_a_gradient_that_is_no_number_at_the_last_step_leaves_no_model(cell, tmp_path, monkeypatch):
@@ -179,7 +185,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
         }
     }
     records, rewards = [], []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, rewards))
+    capture(monkeypatch, records, rewards)
     run(cell, tmp_path / "grpo", changes, stage)
     settings = tiny(**changes).rl
     assert len(records) == 4
@@ -332,7 +338,7 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
     records: list[dict] = []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
+    capture(monkeypatch, records, [])
     run(cell, tmp_path / "grpo")
     used = [row["prompt"] for record in records for row in record["rollout"]["inputs"]][
         :: tiny().rl.group_size
@@ -361,6 +367,26 @@ def test_the_schedule_warms_up_and_decays(cell, tmp_path):
     run(cell, tmp_path / "grpo", {"rl": {"schedule": "linear", "warmup": 0.25}})
     rates = [row["learning_rate"] for row in read(tmp_path / "grpo" / "training_log.parquet")]
     assert rates == pytest.approx([3e-4 * min(i / 3, (12 - i) / 9) for i in range(12)])
+
+
+def test_the_optimiser_is_that_of_the_settings(cell, tmp_path):
+    given = {"weight_decay": 0.3, "adam_beta1": 0.8, "adam_beta2": 0.97, "adam_epsilon": 1e-6}
+    for name in ("grpo", "rloo"):
+        optimiser = trainer_of(cell, tmp_path, find(name)(), rl=given).create_optimizer()
+        groups = optimiser.param_groups
+        assert {group["betas"] for group in groups} == {(0.8, 0.97)}, name
+        assert {group["eps"] for group in groups} == {1e-6}, name
+        assert 0.3 in {group["weight_decay"] for group in groups}, name
+
+
+def test_the_optimiser_of_default_settings_is_trls(cell, tmp_path):
+    """A TRL whose own default is another changes nothing here, but is to be known of."""
+    ours, trls = (
+        trainer_of(cell, tmp_path, find("grpo")()).args,
+        GRPOConfig(str(tmp_path), use_cpu=True),
+    )
+    for name in ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        assert getattr(ours, name) == getattr(trls, name), name
 
 
 def test_the_same_job_gives_the_same_weights_and_other_prompts_others(cell, tmp_path):
@@ -412,7 +438,7 @@ def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -
 def test_an_interrupted_job_continues_where_it_stopped(cell, tmp_path, monkeypatch):
     checkpoint = interrupted_state(cell, tmp_path)
     records: list[dict] = []
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", capturing(records, []))
+    capture(monkeypatch, records, [])
     run_stage(STAGE, cell, tmp_path / "out", checkpoint)
     assert len(records) == 7
     assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)

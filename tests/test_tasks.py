@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.tasks.split import is_test
@@ -44,6 +45,13 @@ def test_a_world_is_a_single_cycle_in_both_alphabets(nodes, seed):
             node = int(successor[node])
         assert node == first
         assert seen == set(range(first, first + nodes))
+
+
+def test_a_world_of_a_jobs_params_is_that_of_its_settings():
+    """A job's seed is text, and its settings hold more than the graph needs."""
+    assert World.of({"nodes": 8, "test_fraction": 0.2}, "3") == World(8, 3)
+    with pytest.raises(ValidationError, match="nodes"):
+        World.of({"nodes": 1}, "3")
 
 
 @given(st.integers(2, 300), st.integers(0, 100))

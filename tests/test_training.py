@@ -22,6 +22,7 @@ from grpo_origin.data.pools import Pool
 from grpo_origin.jobs.errors import ArtefactError, Interrupted, NotFinite
 from grpo_origin.tasks.world import World, generator
 from grpo_origin.training import loop as module
+from grpo_origin.training import stage as training_stage
 from grpo_origin.training.loop import learning_rate, next_token_loss
 from grpo_origin.training.model import build_model, load_model
 from helpers import interrupt_stage, make_data, read, run_stage, tiny, tiny_study, weights_hash
@@ -133,13 +134,13 @@ def test_a_stage_told_to_stop_while_it_is_put_in_place_ends_normally(cell, tmp_p
     """Here the lease's handler would end the process, and with it a trained model that is nowhere
     yet.
     """
-    original = module.save_model
+    original = training_stage.save_model
 
     def save_model(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         original(*arguments)
 
-    monkeypatch.setattr(module, "save_model", save_model)
+    monkeypatch.setattr(training_stage, "save_model", save_model)
     run_stage("sft", cell, tmp_path / "out", tmp_path / "checkpoint")
     assert weights_hash(tmp_path / "out") == weights_hash(cell / "sft")
 

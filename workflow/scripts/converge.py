@@ -7,7 +7,7 @@ with job(
     ),
 ):
     from grpo_origin.config.schema import TheorySettings
-    from grpo_origin.config.stages import NumericsSettings, EvaluationSettings, WorldSettings
+    from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
     from grpo_origin.rl.converge import converge
     from grpo_origin.tasks.world import World
 
@@ -22,7 +22,7 @@ with job(
         beta=wildcards.beta,
         axis=wildcards.axis,
         ratio=wildcards.ratio,
-        world=World(WorldSettings(**params.world).nodes, int(wildcards.seed)),
+        world=World.of(params.world, wildcards.seed),
         theory=TheorySettings(**params.theory),
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),

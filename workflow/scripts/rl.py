@@ -4,7 +4,7 @@ with job(
     snakemake,
     "{method} {axis} seed~{seed} ood~{ratio} on {trained_on}".format(**snakemake.wildcards),
 ):
-    from grpo_origin.config.stages import NumericsSettings, RLSettings, WorldSettings
+    from grpo_origin.config.stages import NumericsSettings, RLSettings
     from grpo_origin.rl.stage import train_rl
     from grpo_origin.rl.method import find
     from grpo_origin.tasks.world import World
@@ -16,7 +16,7 @@ with job(
         snakemake.wildcards.trained_on,
         snakemake.output[0],
         params.checkpoint,
-        world=World(WorldSettings(**params.world).nodes, int(snakemake.wildcards.seed)),
+        world=World.of(params.world, snakemake.wildcards.seed),
         rl=RLSettings(**params.rl),
         method=find(snakemake.wildcards.method)(**params.method),
         numerics=NumericsSettings(**params.numerics),

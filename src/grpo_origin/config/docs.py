@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from grpo_origin.config.fields import Section
-from grpo_origin.config.schema import AxisSettings, ResourceSettings, Settings, StageResources
+from grpo_origin.config.schema import ResourceSettings, Settings, StageResources
+from grpo_origin.config.stages import AxisSettings
 
 HEAD = """# Configuration reference
 

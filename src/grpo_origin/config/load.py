@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from grpo_origin.config.fields import ConfigError
-from grpo_origin.config.schema import AxisSettings, Settings
+from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import AxisSettings
 
 # Keys of earlier versions and what they are called now.
 RENAMED = {

@@ -1,4 +1,4 @@
-"""Settings of a run: axes, the sections of the stages, and how results are judged and jobs run.
+"""Settings of a run: its parts, the rules for them, and how results are judged and jobs run.
 
 Every number of the study lives in a YAML file and passes through these models; the rest of the
 package receives plain, validated objects. RL methods are checked by `rl.method`, string spaces by
@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from grpo_origin.config.fields import (
     NAME,
@@ -19,15 +19,14 @@ from grpo_origin.config.fields import (
     Count,
     Number,
     Rate,
-    Ratio,
     Ratios,
     Section,
     Seeds,
     Whole,
-    distinct_ratios,
 )
-from grpo_origin.config.notation import SPLITS, Split, Splits, Tasks, TaskSpec, ood_count
+from grpo_origin.config.notation import SPLITS, Split, Splits, ood_count
 from grpo_origin.config.stages import (
+    AxisSettings,
     EvaluationSettings,
     ModelSettings,
     NumericsSettings,
@@ -36,53 +35,6 @@ from grpo_origin.config.stages import (
     SFTSettings,
     WorldSettings,
 )
-
-
-class AxisSettings(Section):
-    """One axis of generalisation: which tasks are in (ID) and which out of distribution (OOD)."""
-
-    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
-    ood: Tasks = Field(
-        description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
-    )
-    ratios: Ratios | None = Field(
-        None, description="OOD ratios of this axis; the run's list when left out."
-    )
-    theory: Annotated[tuple[Ratio, ...], AfterValidator(distinct_ratios)] = Field(
-        (),
-        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; "
-        "those the axis lacks are left out.",
-    )
-    mixed: tuple[Count, ...] = Field(
-        (),
-        description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their "
-        "twin of the other alphabet.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> AxisSettings:
-        for task in self.ood:
-            if task in self.id:
-                raise ValueError(
-                    f"task '{task}' is listed under both id and ood: it must be one of them"
-                )
-        if len(set(self.mixed)) < len(self.mixed):
-            raise ValueError("mixed names a number of positions twice")
-        for task in self.id:
-            if self.mixed and max(self.mixed) > task.length:
-                raise ValueError(
-                    f"mixed: {max(self.mixed)} positions can't be replaced in task '{task}'"
-                )
-        return self
-
-    def tasks(self, split: str) -> tuple[TaskSpec, ...]:
-        """The tasks of split `id` or `ood`; the mixed splits use the ID tasks."""
-        return self.ood if split == "ood" else self.id
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the test splits: id, ood, mixed-1, ..."""
-        return ("id", "ood", *(f"mixed-{k}" for k in self.mixed))
 
 
 class TheorySettings(Section):

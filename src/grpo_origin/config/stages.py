@@ -1,15 +1,27 @@
-"""Settings of the stages: world, model, pretraining, SFT, RL, evaluation, one section each.
+"""Settings of the stages: world, axis, model, pretraining, SFT, RL, evaluation, a section each.
 
-A section's values are a stage's params: what a stage gets counts, not this source.
+A section's values are a stage's params, so its declarations don't count in fingerprints
+(`jobs.fingerprint`); its functions, by which stages read them, do.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from grpo_origin.config.fields import MAX_BETA, Count, Number, Rate, Ratio, Section, Whole
+from grpo_origin.config.fields import (
+    MAX_BETA,
+    Count,
+    Number,
+    Rate,
+    Ratio,
+    Ratios,
+    Section,
+    Whole,
+    distinct_ratios,
+)
+from grpo_origin.config.notation import Tasks, TaskSpec
 
 
 class WorldSettings(Section):
@@ -24,6 +36,53 @@ class WorldSettings(Section):
     test_fraction: Number = Field(
         0.1, gt=0, lt=1, description="Share of start strings that belong to test, by stable hash."
     )
+
+
+class AxisSettings(Section):
+    """One axis of generalisation: which tasks are in (ID) and which out of distribution (OOD)."""
+
+    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
+    ood: Tasks = Field(
+        description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
+    )
+    ratios: Ratios | None = Field(
+        None, description="OOD ratios of this axis; the run's list when left out."
+    )
+    theory: Annotated[tuple[Ratio, ...], AfterValidator(distinct_ratios)] = Field(
+        (),
+        description="Ratios at which RL is run to convergence, best where SFT leaves partial mass; "
+        "those the axis lacks are left out.",
+    )
+    mixed: tuple[Count, ...] = Field(
+        (),
+        description="Adds test splits `mixed-k`: ID prompts with k positions replaced by their "
+        "twin of the other alphabet.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> AxisSettings:
+        for task in self.ood:
+            if task in self.id:
+                raise ValueError(
+                    f"task '{task}' is listed under both id and ood: it must be one of them"
+                )
+        if len(set(self.mixed)) < len(self.mixed):
+            raise ValueError("mixed names a number of positions twice")
+        for task in self.id:
+            if self.mixed and max(self.mixed) > task.length:
+                raise ValueError(
+                    f"mixed: {max(self.mixed)} positions can't be replaced in task '{task}'"
+                )
+        return self
+
+    def tasks(self, split: str) -> tuple[TaskSpec, ...]:
+        """The tasks of split `id` or `ood`; the mixed splits use the ID tasks."""
+        return self.ood if split == "ood" else self.id
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the test splits: id, ood, mixed-1, ..."""
+        return ("id", "ood", *(f"mixed-{k}" for k in self.mixed))
 
 
 class ModelSettings(Section):
@@ -152,6 +211,10 @@ class RLSettings(Section):
     max_grad_norm: Number = Field(
         1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption)."
     )
+    weight_decay: Number = Field(0.0, ge=0, le=1000, description="AdamW weight decay (assumption).")
+    adam_beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
+    adam_beta2: Number = Field(0.999, ge=0, lt=1, description="AdamW beta 2 (assumption).")
+    adam_epsilon: Number = Field(1e-8, gt=0, le=1, description="AdamW epsilon (assumption).")
 
     @property
     def prompts(self) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_origin.config.schema import AxisSettings
-from grpo_origin.config.stages import WorldSettings
+from grpo_origin.config.stages import AxisSettings, WorldSettings
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.tasks.world import World, generator

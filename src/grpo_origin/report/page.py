@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ from grpo_origin.report.registry import (
 )
 
 RUN = "How it was run"
+# Libraries whose versions can change the weights that a stage ends with.
+MATTERING = ("torch", "transformers", "trl")
 VERDICTS = ("supported", "contradicted", "inconclusive")
 
 
@@ -141,15 +144,36 @@ def numerics_of(provenance: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table.rename(columns={"cpu_capability": "CPU capability"})
 
 
-def numerics_warnings(numerics: pd.DataFrame) -> list[str]:
-    """A line for each of device class and precision in which the stages of a run differ."""
+def differences(provenance: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each of device class, precision and library in which the stages of a run differ.
+
+    Of libraries, those whose version can change a stage's weights (MATTERING).
+    """
+    kinds = {
+        "device class": [record["device"].partition(":")[0] for record in provenance],
+        "precision": [record.get("numerics", {}).get("precision") for record in provenance],
+    }
+    kinds |= {
+        f"the version of {name}": [record["versions"].get(name) for record in provenance]
+        for name in MATTERING
+    }
     lines = []
-    for name, label in (("device", "device class"), ("precision", "precision")):
-        kinds = numerics.groupby(name, sort=False)["jobs"].sum()
-        if len(kinds) > 1:
-            counts = ", ".join(f"{jobs} {kind}" for kind, jobs in kinds.items())
+    for label, values in kinds.items():
+        jobs = Counter(str(value or "not recorded") for value in values)
+        if len(jobs) > 1:
+            counts = ", ".join(f"{count} {value}" for value, count in jobs.items())
             lines.append(f"Stages of this run differ in {label} (jobs: {counts}). See {RUN}.")
     return lines
+
+
+def software(provenance: Sequence[Mapping[str, Any]]) -> str:
+    """Libraries that the stages ran with, each with all versions that occur."""
+    known: dict[str, dict[str, None]] = {}
+    for record in provenance:
+        for name, version in record["versions"].items():
+            if version:
+                known.setdefault(name, {})[version] = None
+    return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in known.items())
 
 
 def _categories(
@@ -224,13 +248,12 @@ def write_report(
     }
     main = ledgers.pop(settings.main_method)
     numerics = numerics_of(provenance) if provenance else None
-    warnings = [] if numerics is None else numerics_warnings(numerics)
+    warnings = differences(provenance)
     warning_rows = tables.get("warnings")
     if warning_rows is not None and warning_rows.empty:
         warning_rows = None
     warned = bool(warnings) or warning_rows is not None
     categories = _categories(settings, beta, figures, tables)
-    versions = provenance[0]["versions"] if provenance else {}
     page = (
         _environment()
         .get_template(PAGE_TEMPLATE.name)
@@ -251,7 +274,7 @@ def write_report(
             others=ledgers,
             categories=categories,
             commits=sorted({str(record["git_commit"]) for record in provenance}),
-            software=", ".join(f"{name} {text}" for name, text in versions.items() if text),
+            software=software(provenance),
             numerics=numerics,
             times=stage_times(provenance) if provenance else None,
             settings=json.dumps(_as_written(settings), indent=2),

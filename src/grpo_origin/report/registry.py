@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from grpo_origin.config.schema import AxisSettings, Settings
+from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import AxisSettings
 
 if TYPE_CHECKING:
     import pandas as pd

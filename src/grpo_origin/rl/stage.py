@@ -25,22 +25,17 @@ from grpo_origin.config.paths import PROMPT_MASS, SIGNAL, rl_stage
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
+from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
 from grpo_origin.jobs.files import write_json
-from grpo_origin.jobs.provenance import Provenance
 from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import make_trainer, training_log
 from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.loop import Progress, finish
+from grpo_origin.training.loop import Progress
 from grpo_origin.training.model import load_model
-from grpo_origin.training.numerics import (
-    FiniteGuard,
-    choose_device,
-    resolved,
-    training_arithmetic,
-)
+from grpo_origin.training.numerics import FiniteGuard
+from grpo_origin.training.stage import training_stage
 
 MEMORY = "memory.json"  # of a method and of `signal`, in a checkpoint
 
@@ -64,34 +59,35 @@ def train_rl(
     saving its state if the job is told to stop, NotFinite if a gradient or weight is no number,
     ArtefactError if prompts run out.
     """
-    device = choose_device(numerics, runtime.threads)
     name = type(method).__module__.rpartition(".")[2]
     count, rl = method.count(rl), method.settings(rl)
-    settings = {
-        "seed": world.seed,
-        "trained_on": trained_on,
-        "method": {name: method.model_dump()},
-        "rl": rl.model_dump(),
-        "numerics": resolved(numerics, device),
-    }
-    inputs = [Path(source) / "model.safetensors", prompt_set]
-    identity = stage_identity(settings, inputs, __file__, inspect.getfile(type(method)))
-    guard = FiniteGuard(rl_stage(trained_on, name))
     with (
-        stage(output, checkpoint, identity, runtime) as state,
+        training_stage(
+            rl_stage(trained_on, name),
+            output,
+            checkpoint,
+            world=world,
+            settings={
+                "trained_on": trained_on,
+                "method": {name: method.model_dump()},
+                "rl": rl.model_dump(),
+            },
+            inputs=[Path(source) / "model.safetensors", prompt_set],
+            code=[__file__, inspect.getfile(type(method))],
+            numerics=numerics,
+            runtime=runtime,
+        ) as training,
         scratch(runtime) as folder,
         stop_signals() as stopping,
-        training_arithmetic(numerics, device),
     ):
-        if state is None:
+        if training is None:
             return
-        provenance = Provenance(settings, str(device), numerics.model_dump())
         model = load_model(source)
         prompts = ordered_prompts(prompt_set, trained_on, method, count, world.seed)
-        mass = signal.prompt_mass(model, prompts.slice(0, count), device)
-        saved = state.load_folder()
+        mass = signal.prompt_mass(model, prompts.slice(0, count), training.device)
+        saved = training.checkpoint.load_folder()
         memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}
-        keeper = Keeper(state, stopping, memory, guard)
+        keeper = Keeper(training.checkpoint, stopping, memory, training.guard)
         trainer = make_trainer(
             method,
             model,
@@ -99,9 +95,9 @@ def train_rl(
             world=world,
             rl=rl,
             numerics=numerics,
-            device=device,
+            device=training.device,
             folder=folder,
-            guard=guard,
+            guard=training.guard,
             callbacks=[keeper],
             memory=memory,
         )
@@ -119,7 +115,6 @@ def train_rl(
                 prompt_set,
                 f"has too few {trained_on} prompts: they ended at step {done} of {rl.steps}",
             )
-        log = training_log(trainer.state.log_history)
         had_signal = signal.summary(
             memory[signal.COUNTS],
             mass["log_mass"].to_numpy(),
@@ -127,7 +122,7 @@ def train_rl(
             moved=signal.moved(model, load_model(source)),
         )
         tables = {PROMPT_MASS: mass, SIGNAL: had_signal}
-        finish(model, world, log, provenance, state, output, guard, tables)
+        training.finish(model, training_log(trainer.state.log_history), tables)
 
 
 def ordered_prompts(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -194,7 +194,21 @@ class TokenRLOOTrainer(MethodHooks, RLOOTrainer):  # type: ignore[misc]  # typed
     """RLOOTrainer on token lists."""
 
 
-TRAINERS = {"GRPOTrainer": TokenGRPOTrainer, "RLOOTrainer": TokenRLOOTrainer}
+class TrainerKind(NamedTuple):
+    """One of TRL's online trainers, on token lists: its class, its config's, plain arguments."""
+
+    trainer: type[MethodHooks]
+    config: type[GRPOConfig | RLOOConfig]
+    plain: dict[str, Any]
+
+
+TRAINERS = {
+    # Advantages over the group's standard deviation, per-sequence mean of token losses.
+    "GRPOTrainer": TrainerKind(
+        TokenGRPOTrainer, GRPOConfig, {"loss_type": "grpo", "scale_rewards": "group"}
+    ),
+    "RLOOTrainer": TrainerKind(TokenRLOOTrainer, RLOOConfig, {}),
+}
 
 
 def make_trainer(
@@ -216,7 +230,7 @@ def make_trainer(
     `dataset` has the columns of `stage.prompt_dataset`; `folder` is for the trainer's own files.
     """
     longest = max(map(len, dataset["gold"]))
-    trainer = TRAINERS[method.trainer](
+    trainer = TRAINERS[method.trainer].trainer(
         model=model,
         reward_funcs=ExactMatch(world),
         args=trainer_config(method, rl, numerics, device, longest, world.seed, folder),
@@ -240,33 +254,13 @@ def trainer_config(
     seed: int,
     folder: str | Path,
 ) -> GRPOConfig | RLOOConfig:
-    """The settings in TRL's terms: as plain GRPO, or RLOO, with what the method sets otherwise.
+    """The settings in TRL's terms, with what the method sets otherwise.
 
-    Plain GRPO: advantages over the group's standard deviation, per-sequence mean of token losses.
+    A generation batch is one optimiser step's batch.
     """
-    arguments = shared_arguments(rl, numerics, device, longest, seed, folder)
-    config: GRPOConfig | RLOOConfig
-    if method.trainer == "RLOOTrainer":
-        config = RLOOConfig(**(arguments | method.arguments()))
-    else:
-        plain = {"loss_type": "grpo", "scale_rewards": "group"}
-        config = GRPOConfig(**(plain | arguments | method.arguments()))
-    # Transformers counts every GPU in sight and would split batches over them, which TRL refuses.
-    config._n_gpu = min(config.n_gpu, 1)
-    return config
-
-
-def shared_arguments(
-    rl: RLSettings,
-    numerics: NumericsSettings,
-    device: torch.device,
-    longest: int,
-    seed: int,
-    folder: str | Path,
-) -> dict[str, Any]:
-    """What all of TRL's online trainers share: a generation batch is one optimiser step's batch."""
     constant = rl.schedule == "constant"
-    return {
+    kind = TRAINERS[method.trainer]
+    arguments = {
         "output_dir": str(folder),
         "max_steps": rl.steps,
         "per_device_train_batch_size": rl.prompts_per_step * rl.group_size,
@@ -283,6 +277,10 @@ def shared_arguments(
         "warmup_steps": round(rl.warmup * rl.steps),
         "max_grad_norm": rl.max_grad_norm,
         "optim": "adamw_torch_fused",
+        "weight_decay": rl.weight_decay,
+        "adam_beta1": rl.adam_beta1,
+        "adam_beta2": rl.adam_beta2,
+        "adam_epsilon": rl.adam_epsilon,
         "shuffle_dataset": False,  # prompts are in random order already: a resume stays exact
         "remove_unused_columns": False,
         "gradient_checkpointing": False,
@@ -298,6 +296,10 @@ def shared_arguments(
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,
     }
+    config = kind.config(**(kind.plain | arguments | method.arguments()))
+    # Transformers counts every GPU in sight and would split batches over them, which TRL refuses.
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def training_log(history: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -6,12 +6,15 @@ in alphabet a (A = 0, B = 1). Tasks, data and training start from a `World`; it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from grpo_origin.config.notation import ALPHABETS
+from grpo_origin.config.stages import WorldSettings
 
 
 def generator(seed: int, *purpose: str) -> np.random.Generator:
@@ -29,6 +32,11 @@ class World:
 
     nodes: int
     seed: int
+
+    @classmethod
+    def of(cls, world: Mapping[str, Any], seed: int | str) -> World:
+        """The world of plain settings, as a job of the workflow gets them."""
+        return cls(WorldSettings(**world).nodes, int(seed))
 
     @cached_property
     def successor(self) -> np.ndarray:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from grpo_origin.config.paths import TRAINING_LOG
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import (
     ModelSettings,
@@ -30,22 +29,14 @@ from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import Pool
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
-from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
+from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.jobs.files import atomic, write_table
-from grpo_origin.jobs.provenance import Provenance
 from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.model import build_model, load_model, save_model
-from grpo_origin.training.numerics import (
-    FiniteGuard,
-    choose_device,
-    resolved,
-    training_arithmetic,
-    training_passes,
-)
+from grpo_origin.training.model import build_model, load_model
+from grpo_origin.training.numerics import FiniteGuard, training_passes
+from grpo_origin.training.stage import training_stage
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from transformers import LlamaForCausalLM
 
 
@@ -195,37 +186,6 @@ def train(
     return log
 
 
-def finish(
-    model: LlamaForCausalLM,
-    world: World,
-    log: list[dict[str, float]],
-    provenance: Provenance,
-    checkpoint: Checkpoint,
-    output: str | Path,
-    guard: FiniteGuard,
-    tables: Mapping[str, pa.Table] | None = None,
-) -> None:
-    """Put a finished stage in place, whole: model, tokenizer, log, provenance, `tables` by name.
-
-    Raises NotFinite if a weight is no number, LeaseError if the stage became another job's, OSError
-    if the disk is full.
-    """
-    import pyarrow as pa
-
-    guard.weights(model, len(log))
-    # A stop would lose the finished stage: it waits until that is in place.
-    with stop_signals(), atomic(output) as temporary:
-        save_model(model, world, temporary)
-        rows = pa.Table.from_pylist(log)
-        for name, table in {TRAINING_LOG: rows, **(tables or {})}.items():
-            write_table(temporary / name, table)
-        provenance.write(
-            temporary / "provenance.json", steps=len(log), identity=checkpoint.identity
-        )
-        checkpoint.check()
-    checkpoint.clear()
-
-
 def pretrain(
     id_pool: str | Path,
     ood_pool: str | Path,
@@ -240,23 +200,23 @@ def pretrain(
     runtime: RuntimeSettings,
 ) -> None:
     """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
-    device = choose_device(numerics, runtime.threads)
-    settings = {
-        "seed": world.seed,
-        "ratio": ratio,
-        "model": model.model_dump(),
-        "pretrain": pretrain.model_dump(),
-        "numerics": resolved(numerics, device),
-    }
-    guard = FiniteGuard("pretrain")
-    identity = stage_identity(settings, [id_pool, ood_pool], __file__)
-    with (
-        stage(output, checkpoint, identity, runtime) as state,
-        training_arithmetic(numerics, device),
-    ):
-        if state is None:
+    with training_stage(
+        "pretrain",
+        output,
+        checkpoint,
+        world=world,
+        settings={
+            "ratio": ratio,
+            "model": model.model_dump(),
+            "pretrain": pretrain.model_dump(),
+        },
+        inputs=[id_pool, ood_pool],
+        code=[__file__],
+        numerics=numerics,
+        runtime=runtime,
+    ) as training:
+        if training is None:
             return
-        provenance = Provenance(settings, str(device), numerics.model_dump())
         mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
         network = build_model(model, world, world.seed)
 
@@ -271,12 +231,12 @@ def pretrain(
             pretrain.steps,
             pretrain,
             numerics,
-            device,
-            state,
-            guard,
+            training.device,
+            training.checkpoint,
+            training.guard,
             compiled=numerics.compile,
         )
-        finish(network, world, log, provenance, state, output, guard)
+        training.finish(network, log)
 
 
 def sft(
@@ -291,21 +251,19 @@ def sft(
     runtime: RuntimeSettings,
 ) -> None:
     """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`."""
-    device = choose_device(numerics, runtime.threads)
-    settings = {
-        "seed": world.seed,
-        "sft": sft.model_dump(),
-        "numerics": resolved(numerics, device),
-    }
-    guard = FiniteGuard("sft")
-    identity = stage_identity(settings, [Path(source) / "model.safetensors", samples], __file__)
-    with (
-        stage(output, checkpoint, identity, runtime) as state,
-        training_arithmetic(numerics, device),
-    ):
-        if state is None:
+    with training_stage(
+        "sft",
+        output,
+        checkpoint,
+        world=world,
+        settings={"sft": sft.model_dump()},
+        inputs=[Path(source) / "model.safetensors", samples],
+        code=[__file__],
+        numerics=numerics,
+        runtime=runtime,
+    ) as training:
+        if training is None:
             return
-        provenance = Provenance(settings, str(device), numerics.model_dump())
         rows = Sequences(read_prompts(samples))
         network = load_model(source)
         per_epoch = sft.steps // sft.epochs
@@ -316,5 +274,14 @@ def sft(
             chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
             return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
-        log = train(network, batch, sft.steps, sft, numerics, device, state, guard)
-        finish(network, world, log, provenance, state, output, guard)
+        log = train(
+            network,
+            batch,
+            sft.steps,
+            sft,
+            numerics,
+            training.device,
+            training.checkpoint,
+            training.guard,
+        )
+        training.finish(network, log)
