@@ -247,3 +247,27 @@ def write_config(tree: Path, name: str = "tiny.yaml", **changes) -> str:
     config = merged(TINY, {"axes": dict.fromkeys(others)})
     (tree / name).write_text(yaml.safe_dump(merged(config, changes)))
     return name
+
+
+def without_seconds(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a stage's training log, but for what no two runs share."""
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in read(folder / "training_log.parquet")
+    ]
+
+
+def run(stage: str, root: Path, output: Path, **more: Any) -> str:
+    """Run a stage to `output`, its checkpoint beside it; the hash of its weights."""
+    run_stage(stage, root, output, output.with_name(f"{output.name}.checkpoint"), **more)
+    return weights_hash(output)
+
+
+def assert_same_weights(folder: Path, model: Any) -> None:
+    """The saved weights are the model's, but for the rounding of another order of sums."""
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(saved[name], tensor, atol=1e-4, rtol=1e-4), name

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.rl import stage as stages
-from grpo_origin.rl.method import Method, Rollout, find, names
-from helpers import read, run_stage, weights_hash
-from rl_trainer import trainer_of
+from grpo_origin.rl.method import Rollout, find
+from rl_trainer import close, mixed_rollout, trainer_of
 
 GOLD = [9, 1, 2, 10, 3, 4, 8]  # two steps of `trav trav;2;A`: <think> 1 2 <answer> 3 4 <eos>
 WRONG_FIRST = [9, 1, 5, 10, 3, 4, 8]
@@ -57,10 +52,6 @@ def planted(trainer, completions: list[list[int]], **batch) -> Rollout:
     made = Rollout(inputs, completions, rewards, batch, trainer)
     made.batch["advantages"] = made.relative(rewards)
     return made
-
-
-def close(tensor: torch.Tensor, expected: list) -> bool:
-    return torch.allclose(tensor.float(), torch.tensor(expected, dtype=torch.float32), atol=2e-3)
 
 
 def test_the_parts_of_a_rollout(rollout):
@@ -189,18 +180,6 @@ def test_curriculum_moves_to_the_stages_own_prompts():
         assert from_own[: half // 5].mean() < 0.25 < 0.75 < from_own[half * 4 // 5 : half].mean()
 
 
-def mixed_rollout(trainer) -> Rollout:
-    """A sampled rollout in which some group has right and wrong completions."""
-    torch.manual_seed(0)
-    size = trainer.num_generations
-    rows = [row for i in range(4) for row in [trainer.train_dataset[i]] * size]
-    for _ in range(20):
-        sampled = trainer.sample(rows)
-        if sampled.mixed.any():
-            return sampled
-    raise AssertionError("no group has contrast")
-
-
 def test_nthr_spares_tokens_whose_penalty_would_push_right_ones_down(cell, tmp_path):
     """Scores are inner products of the gradients of log-probabilities by the last layer."""
     method = find("nthr")()
@@ -298,200 +277,6 @@ def test_dapo_replaces_groups_without_contrast(cell, tmp_path, monkeypatch):
             assert (tuple(row["prompt"]), tuple(completion)) in known
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
     assert close(made.relative(made.rewards), batch["advantages"].tolist())
-
-
-def clipped(ratio, advantage, low, high):
-    return -torch.min(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
-
-
-# Log-ratio and mask (B, T), advantages (B, 1), log-probs -> loss, each as its paper has it.
-LOSSES = {
-    "grpo": lambda d, m, a, p: ((clipped(d.exp(), a, 0.2, 0.2) * m).sum(1) / m.sum(1)).mean(),
-    "dr_grpo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.2) * m).sum() / (len(m) * 10),
-    "dapo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.28) * m).sum() / m.sum(),
-    "gspo": lambda d, m, a, p: clipped(
-        ((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4
-    ).mean(),
-    "cispo": lambda d, m, a, p: (-(d.exp().clamp(max=1.28) * a * p) * m).sum() / m.sum(),
-    "abc_grpo": lambda d, m, a, p: (
-        (-torch.where(a > 0, d.exp().clamp(0.8, 1.3), d.exp().clamp(0.9, 1.4)) * a * m).sum(1)
-        / m.sum(1)
-    ).mean(),
-    "rloo": lambda d, m, a, p: clipped((d * m).sum(1, keepdim=True).exp(), a, 0.2, 0.2).mean(),
-}
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_loss_of_a_group(cell, tmp_path, name):
-    """TRL's loss under each method's arguments and hooks, on ratios that leave every clip range,
-    against the paper's formula.
-    """
-    bounds = (
-        {"right_low": 0.2, "right_high": 0.3, "wrong_low": 0.1, "wrong_high": 0.4}
-        if name == "abc_grpo"
-        else {}
-    )
-    method = find(name)(beta=0.0, **bounds)
-    trainer = trainer_of(cell, tmp_path, method)
-    trainer.current_gradient_accumulation_steps = 1
-    model = trainer.model.train()
-    rows = torch.randint(3, 11, (4, 7), generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 5, 7, 3)])
-    prompts = torch.randint(3, 11, (4, 4), generator=torch.Generator().manual_seed(1))
-    logits = model(input_ids=torch.cat([prompts, rows], 1)).logits[:, 3:-1]
-    log_probs = logits.log_softmax(-1).gather(-1, rows[..., None])[..., 0].detach()
-    log_ratio = torch.tensor([[0.5, -0.5, 0.1, 0, 0.3, -0.1, 0.2]]).repeat(4, 1) * torch.tensor(
-        [[1.0], [-1.0], [0.5], [1.0]]
-    )
-    batch = {
-        "prompt_ids": prompts,
-        "prompt_mask": torch.ones_like(prompts),
-        "completion_ids": rows,
-        "completion_mask": mask,
-    }
-    advantages = torch.tensor([1.0, 1.0, -1.0, -0.5])
-    old = log_probs - log_ratio
-    batch |= {
-        "advantages": advantages,
-        "old_per_token_logps": old,
-        "num_items_in_batch": mask.sum(),
-    }
-    if method.trainer == "RLOOTrainer":
-        batch["old_logps"] = (old * mask).sum(1)
-    loss = trainer._compute_loss(model, batch).item()
-    assert loss == pytest.approx(
-        LOSSES[name](log_ratio, mask, advantages[:, None], log_probs).item(), abs=1e-5
-    )
-
-
-def test_expert_iteration_fits_right_completions_whatever_the_old_policy(cell, tmp_path):
-    """The gradient is that of the mean log-probability of their tokens, though the policy moved."""
-    trainer = trainer_of(cell, tmp_path, find("expert_iteration")())
-    trainer.current_gradient_accumulation_steps = 1
-    sampled = mixed_rollout(trainer)
-    batch, model = sampled.batch, trainer.model.train()
-    mask = batch["completion_mask"]
-    batch["advantages"] = trainer.method.advantages(sampled)
-    batch["old_per_token_logps"] = torch.randn(mask.shape)
-    trainer._compute_loss(model, batch).backward()
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
-    model.zero_grad()
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    seen = torch.cat([batch["prompt_mask"], mask], 1)
-    log_probs, _, _ = trainer._get_per_token_logps_and_entropies(model, ids, seen, mask.shape[1])
-    likelihood = (log_probs * mask).sum(1) / mask.sum(1)
-    (-likelihood[sampled.rewards == 1].mean()).backward()
-    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
-        assert torch.allclose(gradient, parameter.grad, atol=1e-5)
-
-
-def test_every_hook_is_asked_in_a_real_run(cell, tmp_path):
-    """What a hook gives is what is trained on."""
-    calls = []
-
-    class Everything(Method):
-        objective = "other"
-        custom_rewards = True
-
-        def rollout(self, trainer, inputs):
-            calls.append("rollout")
-            return super().rollout(trainer, inputs[::-1])
-
-        def rewards(self, rollout):
-            calls.append("rewards")
-            return torch.arange(len(rollout.rewards), dtype=torch.float32)
-
-        def advantages(self, rollout):
-            calls.append("advantages")
-            return super().advantages(rollout)
-
-        def log_probs(self, log_probs, batch):
-            calls.append("log_probs")
-            return super().log_probs(log_probs, batch)
-
-        def loss(self, trainer, model, batch):
-            calls.append("loss")
-            self.batches.append(batch)
-            return super().loss(trainer, model, batch)
-
-        batches: ClassVar[list] = []
-
-    trainer = trainer_of(cell, tmp_path, Everything(), rl={"steps": 1})
-    trainer.train()
-    assert calls == ["rollout", "advantages", "rewards", "loss", "log_probs"]
-    (batch,) = Everything.batches
-    group = [-1.5, -0.5, 0.5, 1.5]
-    expected = [x / np.std(group, ddof=1) for x in group] * 4
-    assert close(batch["advantages"].sort().values, sorted(expected))
-
-
-METHODS = [name for name in names() if name != "grpo"]
-STEPS = {"rl": {"steps": 6, "group_size": 8, "learning_rate": 1e-3}}
-# Plain GRPO under other settings, and no hook: method -> these settings.
-ONLY_SETTINGS = {"grpo_off_policy": {"iterations": 2}, "grpo_kl_free": {"beta": 0.0}}
-
-
-def train(cell: Path, output: Path, stage: str, methods: list) -> str:
-    changes = STEPS | {"methods": methods}
-    run_stage(stage, cell, output, output.with_name(f"{output.name}.checkpoint"), changes)
-    return weights_hash(output)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_short_real_run(cell, tmp_path, name):
-    train(cell, tmp_path / name, f"{name}~ood", [name])
-    log = read(tmp_path / name / "training_log.parquet")
-    assert [row["step"] for row in log] == list(range(1, 7))
-    assert all(math.isfinite(row["loss"]) and 0 <= row["reward_mean"] <= 1 for row in log)
-    assert f'"{name}"' in (tmp_path / name / "provenance.json").read_text()
-
-
-@pytest.mark.parametrize("name", ONLY_SETTINGS)
-def test_a_method_of_other_settings_is_plain_grpo_under_them(cell, tmp_path, name):
-    weights = train(cell, tmp_path / name, f"{name}~ood", [name])
-    assert weights == train(cell, tmp_path / "grpo", "grpo~ood", [{"grpo": ONLY_SETTINGS[name]}])
-    assert weights != train(cell, tmp_path / "plain", "grpo~ood", ["grpo"])
-
-
-RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curriculum", "rloo"]
-
-
-@pytest.mark.parametrize("name", RESUMED)
-def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypatch, name):
-    settings = {"expert_iteration": {"round_steps": 2, "iterations": 1}}.get(name, {})
-    changes = {
-        "rl": STEPS["rl"] | {"steps": 8},
-        "methods": [{name: settings}],
-        "runtime": {"checkpoint_seconds": 0},
-    }
-    whole = tmp_path / "whole"
-    run_stage(f"{name}~ood", cell, whole, tmp_path / "whole.checkpoint", changes)
-    keep = stages.Keeper.on_step_end
-
-    def dying(self, args, state, control, **more):
-        if state.global_step == 5:
-            raise ConnectionError("killed")
-        return keep(self, args, state, control, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages.Keeper, "on_step_end", dying)
-        with pytest.raises(ConnectionError):
-            run_stage(f"{name}~ood", cell, tmp_path / "part", tmp_path / "part.checkpoint", changes)
-    assert not (tmp_path / "part").exists()
-    run_stage(f"{name}~ood", cell, tmp_path / "part", tmp_path / "part.checkpoint", changes)
-    assert weights_hash(tmp_path / "part") == weights_hash(whole)
-
-
-def test_a_run_that_ends_early_is_an_error(cell, tmp_path):
-    with pytest.raises(ArtefactError, match=r"grpo\.parquet.* too few ood prompts"):
-        run_stage(
-            "expert_iteration~ood",
-            cell,
-            tmp_path / "x",
-            tmp_path / "c",
-            {"methods": [{"expert_iteration": {"round_steps": 13, "iterations": 1}}]},
-        )
-    assert not (tmp_path / "x").exists()
 
 
 def test_rewards_may_be_unscaled(rollout):

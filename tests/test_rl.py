@@ -4,12 +4,9 @@ interrupted or not.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 from grpo_origin.config.notation import TaskSpec
-from grpo_origin.jobs.errors import Interrupted, NotFinite
+from grpo_origin.jobs.errors import NotFinite
 from grpo_origin.rl import stage as stages
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import find
@@ -26,62 +23,8 @@ from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
-from helpers import interrupt_stage, read, run_stage, tiny, weights_hash
-from rl_trainer import trainer_of
-
-STAGE = "grpo~ood"
-
-
-def run(cell: Path, output: Path, changes: dict | None = None, stage: str = STAGE) -> str:
-    run_stage(stage, cell, output, output.with_name(f"{output.name}.checkpoint"), changes)
-    return weights_hash(output)
-
-
-def capturing(records: list[dict], rewards: list[torch.Tensor]):
-    """The trainer, writing down the weights, rollouts, loss and gradient of each step."""
-
-    class Capturing(module.TokenGRPOTrainer):
-        def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-            out = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-            rewards.append(out.clone())
-            return out
-
-        def _generate_and_score_completions(self, inputs):
-            self.rollout = {
-                "weights_at_rollout": copy_of(self.model.state_dict()),
-                "inputs": inputs,
-            }
-            self.rollout |= {
-                key: value for key, value in super()._generate_and_score_completions(inputs).items()
-            }
-            return {
-                key: value
-                for key, value in self.rollout.items()
-                if key not in ("weights_at_rollout", "inputs")
-            }
-
-        def training_step(self, model, inputs, num_items_in_batch):
-            before = copy_of(model.state_dict())
-            loss = super().training_step(model, inputs, num_items_in_batch)
-            gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
-            records.append(
-                {
-                    "weights": before,
-                    "rollout": self.rollout,
-                    "loss": loss.item(),
-                    "gradient": gradient,
-                    "batch": inputs,
-                }
-            )
-            return loss
-
-    return Capturing
-
-
-def capture(monkeypatch, records: list[dict], rewards: list[torch.Tensor]) -> None:
-    """Let stages of GRPO write down their steps."""
-    kind = module.TRAINERS["GRPOTrainer"]._replace(trainer=capturing(records, rewards))
-    monkeypatch.setitem(module.TRAINERS, "GRPOTrainer", kind)
+from helpers import read, tiny, weights_hash
+from rl_trainer import STAGE, capture, run, trainer_of
 
 
 def test_a_gradient_that_is_no_number_at_the_last_step_leaves_no_model(cell, tmp_path, monkeypatch):
@@ -118,10 +61,6 @@ def test_weights_that_are_no_numbers_become_neither_checkpoint_nor_model(
         run(cell, tmp_path / "grpo", changes)
     assert not (tmp_path / "grpo").exists()
     assert os.listdir(tmp_path / "grpo.checkpoint") == [f"step-{bad - 1}"]
-
-
-def copy_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def token_log_probabilities(
@@ -394,106 +333,3 @@ def test_the_same_job_gives_the_same_weights_and_other_prompts_others(cell, tmp_
     assert again == weights_hash(cell / STAGE)
     assert again != run(cell, tmp_path / "id", stage="grpo~id")
     assert again != weights_hash(cell / "sft")
-
-
-def without_seconds(folder: Path) -> list[dict]:
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in read(folder / "training_log.parquet")
-    ]
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(cell, tmp_path, how):
-    output, checkpoint = tmp_path / "grpo", tmp_path / "checkpoint"
-    changes = {"runtime": {"checkpoint_seconds": 0 if how == signal.SIGKILL else 300}}
-    status, printed = interrupt_stage(how, 4, STAGE, cell, output, checkpoint, changes)
-    assert status == (-signal.SIGKILL if how == signal.SIGKILL else 1)
-    assert how == signal.SIGKILL or "the same command resumes" in printed
-    assert not output.exists()
-    assert any(name.startswith("step-") for name in os.listdir(checkpoint))
-    assert run_stage(STAGE, cell, output, checkpoint) is None
-    assert weights_hash(output) == weights_hash(cell / STAGE)
-    assert without_seconds(output) == without_seconds(cell / STAGE)
-    assert not checkpoint.exists()
-
-
-class StopAfter(stages.Keeper):
-    """Told to stop once 5 steps are done."""
-
-    def on_step_end(self, args, state, control, **more):
-        self.stopping = lambda: state.global_step >= 5
-        super().on_step_end(args, state, control, **more)
-
-
-def interrupted_state(cell: Path, tmp_path: Path, changes: dict | None = None) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "Keeper", StopAfter)
-        with pytest.raises(Interrupted, match=r"stopped after step [56] of 12"):
-            run_stage(STAGE, cell, tmp_path / "out", tmp_path / "checkpoint", changes)
-    assert not (tmp_path / "out").exists()
-    return tmp_path / "checkpoint"
-
-
-def test_an_interrupted_job_continues_where_it_stopped(cell, tmp_path, monkeypatch):
-    checkpoint = interrupted_state(cell, tmp_path)
-    records: list[dict] = []
-    capture(monkeypatch, records, [])
-    run_stage(STAGE, cell, tmp_path / "out", checkpoint)
-    assert len(records) == 7
-    assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
-
-
-def test_an_interruption_between_iterations_waits_for_their_end(cell, tmp_path):
-    """The rollouts of unfinished iterations are not saved, so a state between them could not be
-    resumed exactly.
-    """
-    changes = {"rl": {"iterations": 2}}
-    undisturbed = run(cell, tmp_path / "undisturbed", changes)
-    checkpoint = interrupted_state(cell, tmp_path, changes)
-    assert "step-6" in os.listdir(checkpoint)
-    run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
-    assert weights_hash(tmp_path / "out") == undisturbed
-
-
-@pytest.mark.parametrize(
-    "damage", ["missing", "truncated", "about missing", "about truncated", "all missing"]
-)
-def test_a_damaged_state_is_left_out(cell, tmp_path, damage):
-    """Half-written or half-copied: the job goes back to the state before, or to the start."""
-    checkpoint = interrupted_state(cell, tmp_path)
-    newer = checkpoint / "step-7"
-    shutil.copytree(checkpoint / "step-5", newer)
-    victim = newer / ("about.json" if damage.startswith("about") else "optimizer.pt")
-    if damage == "all missing":
-        shutil.rmtree(checkpoint / "step-5")
-    if damage.endswith("missing"):
-        victim.unlink()
-    else:
-        victim.write_bytes(victim.read_bytes()[:-5])
-    run_stage(STAGE, cell, tmp_path / "out", checkpoint)
-    assert weights_hash(tmp_path / "out") == weights_hash(cell / STAGE)
-
-
-def test_a_state_of_other_settings_or_inputs_is_not_resumed(cell, tmp_path):
-    checkpoint = interrupted_state(cell, tmp_path)
-    changes = {"rl": {"learning_rate": 1e-4}}
-    run_stage(STAGE, cell, tmp_path / "out", checkpoint, changes)
-    assert weights_hash(tmp_path / "out") == run(cell, tmp_path / "fresh", changes)
-
-    root = tmp_path / "root"
-    shutil.copytree(cell / "data", root / "data")
-    shutil.copytree(cell / "sft", root / "sft")
-    shutil.rmtree(tmp_path / "out")
-    checkpoint = interrupted_state(root, tmp_path)
-    shutil.rmtree(root / "sft")
-    shutil.copytree(cell / "pretrain", root / "sft")
-    run_stage(STAGE, root, tmp_path / "out", checkpoint)
-    assert weights_hash(tmp_path / "out") == run(root, tmp_path / "other")
-
-
-def test_provenance_holds_the_settings_of_the_stage(cell):
-    record = json.loads((cell / STAGE / "provenance.json").read_text())
-    assert record["settings"]["rl"] == tiny().rl.model_dump()
-    assert record["settings"]["trained_on"] == "ood"
-    assert record["steps"] == 12
