@@ -205,15 +205,15 @@ def pretrain(
         output,
         checkpoint,
         world=world,
+        inputs=[id_pool, ood_pool],
+        code=[__file__],
+        numerics=numerics,
+        runtime=runtime,
         settings={
             "ratio": ratio,
             "model": model.model_dump(),
             "pretrain": pretrain.model_dump(),
         },
-        inputs=[id_pool, ood_pool],
-        code=[__file__],
-        numerics=numerics,
-        runtime=runtime,
     ) as training:
         if training is None:
             return
