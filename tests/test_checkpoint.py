@@ -132,7 +132,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from grpo_origin.jobs.job import job
 root, output, checkpoint, log = map(Path, sys.argv[1:])
-with job(SimpleNamespace(log=[log], params={}, output=[output]), "pretrain mini"):
+given = SimpleNamespace(log=[log], params={}, input=[], output=[output])
+with job(given, "pretrain mini"):
     from helpers import run_stage
     run_stage("pretrain", root, output, checkpoint, loud=True)
 """

@@ -96,7 +96,7 @@ def test_a_log_that_can_not_be_written_is_one_line(tmp_path):
     log = str(tmp_path / "logs" / "sft.log")
     code = (
         "from types import SimpleNamespace; from grpo_origin.jobs.job import job\n"
-        f"with job(SimpleNamespace(log=[{log!r}], params={{}}, output=[]), 'sft'): pass"
+        f"with job(SimpleNamespace(log=[{log!r}], params={{}}, input=[], output=[]), 'sft'): pass"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
