@@ -52,6 +52,9 @@ rule theory_tables:
         **cluster("figures"),
     params:
         **settings_of("claims"),
+        # A missing input makes nothing run by itself: what is read is part of the params.
+        runs=GRID.theory_runs,
+        sampled=GRID.sampled_cells,
         code=code_of("theory"),
     script:
         "../scripts/theory.py"
@@ -70,6 +73,8 @@ rule claims:
         **cluster("figures"),
     params:
         **settings_of("claims"),
+        cells=GRID.cells,
+        runs=GRID.theory_runs,
         trained=TRAINED,
         betas=BETAS,
         code=code_of("claims"),
