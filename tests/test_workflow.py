@@ -203,13 +203,10 @@ def test_the_sweep_leaves_the_promised_files(sweep):
 
 
 def test_the_evaluation_of_the_sweep(sweep):
-    strings = dict.fromkeys(("axis", "ood_ratio", "stage", "split", "task"), "string")
-    schema = strings | {
-        "seed": "int64",
-        "prompt_index": "int32",
-        "log_mass": "double",
-        "greedy_correct": "bool",
-    }
+    names = ("axis", "ood_ratio", "variant", "stage", "method", "trained_on", "split", "task")
+    schema = dict.fromkeys(names, "string") | {"seed": "int64", "prompt_index": "int64"}
+    schema |= dict.fromkeys(("log_mass", "log_mass_markers", "log_mass_content"), "double")
+    schema |= {"greedy_correct": "bool"}
     for ratio in ("0", "0.25"):
         table = pq.read_table(sweep / CELL.parent / f"ood~{ratio}" / "evaluation.parquet")
         assert {field.name: str(field.type) for field in table.schema} == schema
