@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_origin.config.grid import DATA_FILES
-from grpo_origin.config.paths import Paths, stage_of
+from grpo_origin.config.paths import PROVENANCE, Paths, stage_of
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_json
 from grpo_origin.jobs.fingerprint import PACKAGE, code_fingerprint
@@ -37,7 +37,7 @@ def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, 
 
     Raises DeviceError if the device that the settings ask for is not there.
     """
-    record = _read(f"{paths.stage(axis, seed, ratio, name)}/provenance.json")
+    record = _read(f"{paths.stage(axis, seed, ratio, name)}/{PROVENANCE}")
     made_with, settings = record.get("settings"), _stage_settings(study, seed, ratio, name)
     if not made_with or any(settings.get(key) != value for key, value in made_with.items()):
         return False

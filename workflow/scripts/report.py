@@ -4,13 +4,14 @@ with job(snakemake, "report"):
     import json
     from pathlib import Path
 
+    from grpo_origin.config.paths import PROVENANCE
     from grpo_origin.config.schema import Settings
     from grpo_origin.jobs.files import read_table
     from grpo_origin.report.draw import by_name
     from grpo_origin.report.page import write_report
 
     tables = by_name(snakemake.input.tables)
-    records = {folder: Path(folder) / "provenance.json" for folder in snakemake.input.stages}
+    records = {folder: Path(folder) / PROVENANCE for folder in snakemake.input.stages}
     write_report(
         snakemake.output[0],
         settings=Settings.model_validate(snakemake.params.settings),

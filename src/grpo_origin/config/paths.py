@@ -12,7 +12,7 @@ from dataclasses import dataclass
 BEFORE_RL = ("pretrain", "sft")
 
 # What the folder of an RL stage holds beside its model.
-TRAINING_LOG = "training_log.parquet"
+TRAINING_LOG, PROVENANCE = "training_log.parquet", "provenance.json"
 PROMPT_MASS, SIGNAL = "prompt_mass.parquet", "signal.parquet"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from grpo_origin.config.paths import PROVENANCE
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.jobs.files import atomic, remove_leftovers
 from grpo_origin.jobs.fingerprint import code_fingerprint
@@ -192,8 +193,6 @@ def stage(
 def _made(output: str | Path) -> Any:
     """The identity that a finished stage was made with."""
     try:
-        return json.loads((Path(output) / "provenance.json").read_text(encoding="utf-8"))[
-            "identity"
-        ]
+        return json.loads((Path(output) / PROVENANCE).read_text(encoding="utf-8"))["identity"]
     except (OSError, ValueError, KeyError):
         return None

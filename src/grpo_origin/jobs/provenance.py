@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from grpo_origin.config.paths import PROVENANCE
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import atomic, write_json
 
@@ -113,7 +114,7 @@ def _place(path: str | Path) -> str:
 
 def _bound(path: str | Path) -> str:
     """What a record holds to: the content of a file, by its ends, or of a folder's provenance."""
-    path = os.path.join(path, "provenance.json") if os.path.isdir(path) else path
+    path = os.path.join(path, PROVENANCE) if os.path.isdir(path) else path
     return content_fingerprint(path, 2**16)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grpo_origin.config.paths import TRAINING_LOG
+from grpo_origin.config.paths import PROVENANCE, TRAINING_LOG
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings
 from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
@@ -64,7 +64,7 @@ class TrainingStage:
             for name, table in {TRAINING_LOG: pa.Table.from_pylist(log), **(tables or {})}.items():
                 write_table(temporary / name, table)
             identity = self.checkpoint.identity
-            self.provenance.write(temporary / "provenance.json", steps=len(log), identity=identity)
+            self.provenance.write(temporary / PROVENANCE, steps=len(log), identity=identity)
             self.checkpoint.check()
         self.checkpoint.clear()
 
