@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
         }
     },
     "world": {"nodes": 8, "test_fraction": 0.2},
-    "model": {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64, "context": 32},
+    "model": {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64, "context": 40},
     "pretrain": {"samples": 8000, "batch_size": 32, "learning_rate": 1.0e-2},
     "sft": {"samples": 40, "batch_size": 16, "epochs": 2, "learning_rate": 1.0e-3},
     "rl": {

@@ -61,10 +61,10 @@ def test_every_method_needs_room_for_the_tasks():
 def test_igrpo_needs_room_for_the_draft():
     with pytest.raises(
         ConfigError,
-        match=r"axes\.mini: task 'trav shift trav;2;A' needs 32 tokens under igrpo, more than",
+        match=r"axes\.mini: task 'trav shift trav;2;A' needs 34 tokens under igrpo, more than",
     ):
-        tiny_study(methods=["grpo", "igrpo"], model={"context": 31})
-    assert tiny_study(methods=["igrpo"], model={"context": 32}).methods
+        tiny_study(methods=["grpo", "igrpo"], model={"context": 33})
+    assert tiny_study(methods=["igrpo"], model={"context": 34}).methods
 
 
 def test_prompts_are_enough_for_every_method():

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.tasks.split import is_test
 from grpo_origin.tasks.task import OPERATIONS, Task
 from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.tasks.world import World, generator
+from helpers import REPO
 
 # Made with an independent splitmix64.
 FIXED_SPLIT = [1, 4, 6, 10, 11, 13, 14, 17, 19, 20, 21, 23, 24, 25]
@@ -145,7 +147,8 @@ def test_rendering_round_trips(case):
     assert vocabulary.completions(task, start).shape[1] == task.spec.completion_tokens
     words = decode(vocabulary, prompt[0]).split()
     assert words[0] == "<bos>"
-    assert words[-len(task.spec.operations) :] == [f"<{name}>" for name in task.spec.operations]
+    asked = [f"<{name}>" for name in task.spec.operations]
+    assert words[-len(asked) - 1 :] == [*asked, "<solve>"]
     answer = decode(vocabulary, vocabulary.completions(task, start)[0]).split("<answer>")[1].split()
     assert answer == [
         *(vocabulary.tokens[x + vocabulary.first_element] for x in task.trace(start)[0, -1]),
@@ -160,9 +163,27 @@ def test_the_text_format_of_the_example():
     start = np.array([[0, 1, 2, 3]], dtype=np.int16)
     once = ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"[world.successor[i]] for i in range(4)]
     twice = ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"[world.successor[world.successor[i]]] for i in range(4)]
-    assert decode(vocabulary, vocabulary.prompts(task, start)[0]) == "<bos> A B C D <trav> <trav>"
+    prompt = decode(vocabulary, vocabulary.prompts(task, start)[0])
+    assert prompt == "<bos> A B C D <trav> <trav> <solve>"
     expected = f"<think> {' '.join(once)} <answer> {' '.join(twice)} <eos>"
     assert decode(vocabulary, vocabulary.completions(task, start)[0]) == expected
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((REPO / "config").glob("*.yaml"))])
+def test_no_prompt_is_the_beginning_of_another(name):
+    """Else a pretrained model is right to go on with more operations, and its mass is capped."""
+    settings = read_settings(REPO / "config/config.yaml", REPO / "config" / name)
+    specs = {task for axis in settings.axes.values() for task in (*axis.id, *axis.ood)}
+    world, draws = World(settings.world.nodes, 0), np.random.default_rng(0)
+    vocabulary = Vocabulary(world.nodes)
+    longest = draws.integers(0, world.nodes, (20, max(spec.length for spec in specs)))
+    prompts = []
+    for spec in specs:
+        task = Task(spec, world)  # strings that begin alike, whatever their length
+        prompts += map(tuple, vocabulary.prompts(task, task.in_alphabet(longest[:, : spec.length])))
+    assert len(set(prompts)) == len(prompts) == 20 * len(specs)
+    beginnings = {prompt[:end] for prompt in prompts for end in range(1, len(prompt))}
+    assert not beginnings & set(prompts)
 
 
 @given(cases(), st.data())

@@ -61,8 +61,8 @@ class TaskSpec(Section):
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of a prompt: `<bos>`, the string, one an operation."""
-        return 1 + self.length + len(self.operations)
+        """Tokens of a prompt: `<bos>`, the string, one an operation, `<solve>`."""
+        return 2 + self.length + len(self.operations)
 
     @property
     def completion_tokens(self) -> int:

@@ -20,8 +20,8 @@ from grpo_origin.tasks.world import World
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<think>", "<answer>")
-PAD, UNK, BOS, EOS, THINK, ANSWER = range(len(SPECIAL))
+SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<think>", "<answer>", "<solve>")
+PAD, UNK, BOS, EOS, THINK, ANSWER, SOLVE = range(len(SPECIAL))
 IDS = np.int32  # the smallest type that torch's embedding takes
 
 
@@ -53,13 +53,18 @@ class Vocabulary:
         return len(self.tokens)
 
     def prompts(self, task: Task, starts: np.ndarray) -> np.ndarray:
-        """Prompts `<bos> x1 .. xL <op1> .. <opk>`, int32 of shape (samples, 1 + L + k)."""
+        """Prompts `<bos> x1 .. xL <op1> .. <opk> <solve>`, int32 (samples, 2 + L + k).
+
+        The last token ends the prompt, so that no prompt is the beginning of another: a model
+        that goes on after `trav` with a second `trav` would be right to, and its mass capped.
+        """
         ids = np.empty((len(starts), task.spec.prompt_tokens), dtype=IDS)
         ids[:, 0] = BOS
         ids[:, 1 : 1 + task.spec.length] = starts + self.first_element
-        ids[:, 1 + task.spec.length :] = [
+        ids[:, 1 + task.spec.length : -1] = [
             self.first_operation + OPERATIONS.index(name) for name in task.spec.operations
         ]
+        ids[:, -1] = SOLVE
         return ids
 
     def completions(self, task: Task, starts: np.ndarray) -> np.ndarray:
