@@ -18,6 +18,9 @@ BETAS = {
     for name, method in METHODS.items()
 }
 
+# Completions that an RL stage samples: what a mass must be to count as more than zero.
+BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_size
+
 
 rule tables:
     input:
@@ -61,6 +64,7 @@ rule claims:
     input:
         evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+        training=TRAINED_FOLDERS,
     output:
         tables=PATHS.table_files(CLAIM_TABLES),
     log:
@@ -70,6 +74,8 @@ rule claims:
     params:
         **settings_of("claims"),
         betas=BETAS,
+        trained=TRAINED,
+        budget=BUDGET,
         code=code_of("claims"),
     script:
         "../scripts/claims.py"

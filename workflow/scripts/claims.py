@@ -8,8 +8,12 @@ with job(snakemake, "claims"):
     inputs, params = snakemake.input, snakemake.params
     sources = Sources(
         evaluation_files=inputs.evaluations,
+        training=[
+            (*place, folder) for place, folder in zip(params.trained, inputs.training, strict=True)
+        ],
         runs=inputs.runs,
         claims=ClaimsSettings(**params.claims),
         betas=params.betas,
+        budget=params.budget,
     )
     write_tables(snakemake.output.tables, sources)
