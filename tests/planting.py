@@ -21,8 +21,9 @@ STAGES = ("sft", "grpo~id", "grpo~ood")
 
 
 def spread(mean, seeds, width=0.002):
-    """One value a seed around a mean; `width` decides whether an interval is narrow."""
-    return {seed: mean + width * (seed - (seeds - 1) / 2) for seed in range(seeds)}
+    """One value a seed, evenly from mean - width to mean + width."""
+    places = np.linspace(-1, 1, seeds) if seeds > 1 else [0.0]
+    return {seed: mean + width * place for seed, place in enumerate(places)}
 
 
 def plant(

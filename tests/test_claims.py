@@ -31,8 +31,7 @@ VERDICTS = pytest.mark.parametrize(
     [
         ("true", 0.002, "supported"),
         ("false", 0.002, "contradicted"),
-        ("true", WIDE, "inconclusive"),
-        ("false", WIDE, "inconclusive"),
+        ("open", WIDE, "inconclusive"),
     ],
 )
 
@@ -79,7 +78,7 @@ HIGH, ZERO, MIXED = np.linspace(0.3, 0.4, 8), np.linspace(0, 1e-6, 8), np.tile([
 def test_rule(claim, values, expected):
     judged = row(claim, values)
     assert judged["verdict"] == expected
-    assert np.isnan(judged["seeds_needed"]) == (expected != "inconclusive" or claim is FEW)
+    assert np.isnan(judged["seeds_needed"]) or expected == "inconclusive"
     assert judged["low"] <= judged["effect"] <= judged["high"]
 
 
@@ -207,7 +206,7 @@ def test_families_are_falsely_supported_in_one_of_twenty_at_most(claim, draw, sh
 
 @VERDICTS
 def test_no_exposure(effect, width, expected):
-    gain = {"true": 0.0, "false": 0.2}[effect]
+    gain = {"true": 0.0, "false": 0.2, "open": -0.1}[effect]
     table = plant(
         shifted(0.3, {("0", "grpo~id", "ood"): gain, ("0.1", "grpo~ood", "ood"): 0.4}, width=width)
     )
@@ -215,26 +214,51 @@ def test_no_exposure(effect, width, expected):
 
 
 def test_no_exposure_counts_the_better_stage():
-    assert (
-        verdict(
-            plant(shifted(0.3, {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2})),
-            "no exposure",
-        )
-        == "contradicted"
-    )
+    changes = {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2}
+    table = plant(shifted(0.3, changes))
+    assert verdict(table, "no exposure", cells="did not rise") == "contradicted"
 
 
-def test_no_exposure_with_exact_zeros_rests_on_a_bound():
-    row = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
-    assert row["verdict"] == "supported"
-    assert np.isnan(row["p_value"])
-    assert row["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
-    assert "Clopper-Pearson" in row["note"]
+def test_no_exposure_counts_stages_whose_weights_moved_alone():
+    table = plant(shifted(0.3, {("0", "grpo~id", "ood"): 0.2}))
+    still = signal([1e-9] * SEEDS)
+    moved = signal([1e-9] * SEEDS, stage="grpo~id", moved=True)
+    where = {"cells": "did not rise"}
+    both = pd.concat([still, moved])
+    assert verdict(table, "no exposure", signal=both, **where) == "contradicted"
+    other = pd.concat([signal([0.9] * SEEDS, moved=True), moved.assign(moved=False)])
+    assert verdict(table, "no exposure", signal=other, **where) == "supported"
+    row = rows(table, "no exposure", signal=still, **where).iloc[0]
+    assert (row["verdict"], row["seeds"]) == ("inconclusive", 0)
+    assert "weights moved nowhere" in row["note"]
+    assert "no record of whether weights moved" in rows(table, "no exposure", **where).iloc[0].note
+
+
+@pytest.mark.parametrize(
+    ("chances", "expected"),
+    [
+        ([1e-12] * SEEDS, "supported"),
+        ([1e-12] * (SEEDS - 1) + [0.5], "supported"),  # 1 of 8 may be: p = 9 / 256
+        ([0.5] * SEEDS, "contradicted"),
+        ([1e-12, 0.5] * (SEEDS // 2), "inconclusive"),
+        ([1e-12] * 5, "inconclusive"),
+    ],
+)
+def test_what_cannot_be_sampled(chances, expected):
+    table, where = plant(shifted(0.3, {})), {"cells": "cannot be sampled"}
+    row = rows(table, "no exposure", signal=signal(chances), **where).iloc[0]
+    assert row["verdict"] == expected
+    assert f"rewarded 0 of {7680 * len(chances)} completions" in row["note"]
+    assert f"weights moved in 0 of {len(chances)} seeds" in row["note"]
+    other = signal(chances, stage="raft~ood")
+    for record in (None, other, signal(chances, ratio="0.1")):
+        row = rows(table, "no exposure", signal=record, **where).iloc[0]
+        assert (row["verdict"], row["note"]) == ("inconclusive", "no record of what was sampled")
 
 
 @VERDICTS
 def test_exposure(effect, width, expected):
-    gain = {"true": 0.2, "false": 0.0}[effect]
+    gain = {"true": 0.2, "false": 0.0, "open": 0.05}[effect]
     table = plant(
         shifted(
             0.3,
@@ -262,7 +286,7 @@ WITH_PRETRAINING = ("pretrain", *STAGES)
 
 @pytest.mark.parametrize(
     ("pretrained", "width", "expected"),
-    [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.3, WIDE, "inconclusive")],
+    [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.48, WIDE, "inconclusive")],
 )
 def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected):
     changes = {("0.1", "grpo~ood", "ood"): 0.4}
@@ -271,7 +295,7 @@ def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected
     )
     after = plant(shifted(0.1, changes, width=width), stages=STAGES)
     table = pd.concat([table, after])
-    assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
+    assert verdict(table, "exposure") == "supported"
     row = rows(table, "beyond pretraining").iloc[0]
     assert row["verdict"] == expected
     assert row["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
@@ -297,9 +321,10 @@ def banded(gains, width=0.002):
     ("gains", "width", "expected"),
     [
         ((0.0, 0.3, 0.0), 0.002, "supported"),
-        ((0.4, 0.3, 0.0), 0.002, "contradicted"),  # the gain only falls
-        ((0.0, 0.02, 0.02), 0.002, "contradicted"),  # it only rises
-        ((0.0, 0.1, 0.0), WIDE, "inconclusive"),
+        ((0.4, 0.3, 0.0), 0.002, "supported"),  # 0.6 of the room against 0.4
+        ((0.8, 0.3, 0.0), 0.002, "contradicted"),  # the share only falls
+        ((0.0, 0.3, 0.025), 0.002, "contradicted"),  # near one little is left, and it is gained
+        ((0.0, 0.03, 0.0), WIDE, "inconclusive"),
     ],
 )
 def test_sweet_spot(gains, width, expected):
@@ -308,8 +333,10 @@ def test_sweet_spot(gains, width, expected):
 
 def test_sweet_spot_compares_the_bands_alone():
     row = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
-    assert row["effect"] == pytest.approx(0.29, abs=1e-3)
-    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in row["note"]
+    assert row["effect"] == pytest.approx(0.6 - 1 / 3, abs=1e-3)
+    assert "near 0 -0.000, partly right +0.600, near 1 +0.333" in row["note"].replace(
+        "+0.000", "-0.000"
+    )
 
 
 def test_sweet_spot_needs_all_bands():
@@ -371,8 +398,8 @@ def test_foreign_tokens_only_for_axes_with_mixed_splits():
 
 @VERDICTS
 def test_composition(effect, width, expected):
-    reached = {"true": 0.0, "false": 0.3}[effect]
-    base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
+    reached = {"true": 0.0, "false": 0.3, "open": -0.1}[effect]
+    base = 0.002 if effect == "true" else 0.0
 
     def mass(seed, ratio, stage, split, task, prompts):
         reaches = (
@@ -403,7 +430,7 @@ def test_composition_only_where_operations_meet_for_the_first_time():
         (0.0, 0.0, "supported"),
         (0.01, 0.005, "supported"),
         (0.4, 0.01, "contradicted"),
-        (0.2, 0.19, "inconclusive"),
+        (0.06, 0.06, "inconclusive"),
     ],
 )
 def test_mass_bound_in_theory_runs(above, width, expected):
@@ -414,9 +441,14 @@ def test_mass_bound_in_theory_runs(above, width, expected):
 
 
 def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
-    runs = pd.concat([theory(0.4, seeds=1), theory(0.3, seeds=1).assign(axis="length")])
+    runs = pd.concat([theory(0.4), theory(0.3).assign(axis="length")])
     row = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
-    assert (row["verdict"], row["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
+    assert (row["seeds"], row["effect"]) == (SEEDS, pytest.approx(0.35, abs=0.01))
+
+
+def test_runs_to_convergence_of_few_seeds_have_no_row():
+    runs = theory(0.0, seeds=5)
+    assert rows(plant(shifted(0.3, {})), "mass bound", theory=runs).empty
 
 
 def test_mass_bound_says_when_it_is_vacuous():
@@ -488,21 +520,60 @@ def test_sharpening_leaves_out_what_only_sft_hid():
     assert verdict(table[table["stage"] != "pretrain"], "sharpening") == "contradicted"
 
 
-def test_shares_that_agree_by_chance_are_counted_together():
-    row = Claim("x", "x", (-np.inf, 0.05), floor=0.0, share=True).row(
-        "all", "", pd.Series([0.125, 0.125]), 32, SETTINGS
-    )
-    assert (row["low"], row["high"]) == (
-        pytest.approx(0.0351, abs=1e-4),
-        pytest.approx(0.2899, abs=1e-4),
-    )  # exact interval of 4 in 32
-    assert row["verdict"] == "inconclusive"
+def rising(with_mass, without, width=0.002):
+    """Masses of a task half of whose prompts have mass, and of one without; both may rise."""
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        shared = task == "trav shift;4;A"
+        base = np.where(shared & (prompts >= 32), 0.4, 1e-9)
+        gain = (with_mass if shared else without) + spread(0.0, SEEDS, width)[seed]
+        after = stage == "grpo~ood" and split == "ood" and ratio != "0"
+        return base + np.where(base < 0.1, max(gain, 0), 0.5) * after
+
+    return plant(mass, stages=WITH_PRETRAINING)
+
+
+@pytest.mark.parametrize(
+    ("with_mass", "without", "width", "expected"),
+    [
+        (0.9, 0.0, 1e-6, ("supported", "supported")),
+        (0.0, 0.9, 1e-6, ("contradicted", "contradicted")),
+        (0.02, 0.02, 0.1, ("inconclusive", "inconclusive")),
+    ],
+)
+def test_transfer(with_mass, without, width, expected):
+    both = rows(rising(with_mass, without, width), "transfer")
+    assert tuple(both["verdict"]) == expected
+    assert both["seeds"].tolist() == [SEEDS, SEEDS]
+
+
+def test_transfer_leaves_out_what_only_sft_hid():
+    table = rising(0.9, 0.0)
+    hid = (table["stage"] == "pretrain") & (table["task"] == "trav shift;4;A")
+    table.loc[hid, "log_mass"] = np.log(0.3)
+    rise, _ = rows(table, "transfer").to_dict("records")
+    assert rise["seeds"] == 0
+
+
+def test_closure_is_gain_over_room():
+    def mass(seed, ratio, stage, split, task, prompts):
+        start = np.where(prompts < 32, 0.2, 0.6)
+        return start + (0.1 + 0.01 * seed) * (stage == "grpo~ood")
+
+    row = rows(plant(mass), "exposure").iloc[0]
+    assert row["effect"] == pytest.approx(0.135)
+    assert row["closure"] == pytest.approx(0.135 / 0.6)
+    assert np.isnan(rows(plant(mass), "saturation").iloc[0]["closure"])
 
 
 def test_thresholds_come_from_the_settings():
-    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}))
-    assert verdict(table, "exposure") == "supported"
-    assert verdict(table, "exposure", settings=ClaimsSettings(negligible=0.1)) == "contradicted"
-    assert (
-        verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
-    )
+    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}, width=0.05))
+
+    def exposure(**settings):
+        return verdict(table, "exposure", settings=ClaimsSettings(**settings))
+
+    assert exposure() == "supported"
+    assert exposure(negligible=0.12) == "contradicted"
+    assert exposure(significance=0.001) == "inconclusive"
+    assert exposure(looks=((8, 0.001), (12, 0.04))) == "inconclusive"
+    assert exposure(looks=((4, 0.001), (8, 0.04))) == "supported"
