@@ -178,7 +178,7 @@ def draw_all_or_none(draws, shape, edge, share):
     return (draws.random(shape) < share) * 0.9 + draws.normal(0, 1e-9, shape)
 
 
-@pytest.mark.parametrize("seeds", [6, 8, 12])
+@pytest.mark.parametrize("seeds", [6, 12])
 @pytest.mark.parametrize(
     ("claim", "draw", "share"),
     [

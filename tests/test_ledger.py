@@ -1,11 +1,15 @@
 """Whole ledgers: every claim, every method, runs that lack something."""
 
+import json
+
 import numpy as np
 import pytest
 
 from grpo_origin.analysis.inference import MIN_SEEDS
 from grpo_origin.analysis.ledger import CLAIMS, ledgers
+from grpo_origin.analysis.table_files import write
 from grpo_origin.analysis.tables import TABLES
+from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import load_settings
 from planting import SETTINGS, STAGES, ZERO_MASS, judged, plant, rows, shifted, theory, verdict
@@ -19,8 +23,8 @@ def test_ledger_has_every_claim_in_order():
     )
     assert set(table.columns) == set(TABLES["claims"].columns)
     names = (
-        "no exposure, exposure, beyond pretraining, transfer, sweet spot, saturation, foreign tokens, "
-        "composition, mass bound, prompts, sharpening"
+        "no exposure, exposure, beyond pretraining, transfer, sweet spot, saturation, "
+        "foreign tokens, composition, mass bound, prompts, sharpening"
     )
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
     assert len(CLAIMS) == 11
@@ -145,3 +149,35 @@ def test_whole_ledgers_of_runs_without_effect_support_no_presence():
         assert len(ledger) == 2
         false += (ledger["verdict"] == "supported").any()
     assert false <= 8  # 50 of 5 % each: 8 or fewer in 999 of 1000
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        ([], "claims.looks is empty"),
+        ([[8, 0.01], [12, 0.04]], "next look: 2 of 2, at 12 seeds, alpha 0.04"),
+        ([[9, 0.01]], "next look: 1 of 1, at 9 seeds, alpha 0.01"),
+        ([[4, 0.01], [8, 0.04]], "the last of 2 looks is taken"),
+    ],
+)
+def test_seeds_command_prints_what_is_undecided_and_the_next_look(tmp_path, capsys, looks, words):
+    changes = {("0.1", "grpo~ood", "ood"): 0.03, ("0", "grpo~ood", "ood"): 0.2}
+    table = judged(plant(shifted(0.3, changes, width=0.1)))
+    write(table, tmp_path / "tables" / "claims.parquet")
+    settings = {"seeds": list(range(8)), "claims": {"looks": looks}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    main(["seeds", str(tmp_path)])
+    first, header, *lines, last = capsys.readouterr().out.splitlines()
+    undecided = table[table["verdict"] == "inconclusive"]
+    assert first == f"{len(undecided)} of {len(table)} rows undecided after 8 seeds"
+    assert (len(lines), words in last) == (len(undecided), True)
+    row = undecided[undecided["claim"] == "exposure"].iloc[0]
+    line = next(line for line in lines if " exposure " in line and "OOD ratios above 0" in line)
+    numbers = [f"{row['effect']:+.3f}", f"{row['spread']:.3f}", "8", f"{row['seeds_needed']:.0f}"]
+    assert [word for word in line.split() if word in numbers] == numbers
+    assert "seeds_needed" in header
+
+
+def test_seeds_command_says_what_is_missing(tmp_path):
+    with pytest.raises(SystemExit, match=r"claims\.parquet"):
+        main(["seeds", str(tmp_path)])
