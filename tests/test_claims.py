@@ -132,7 +132,13 @@ def test_rows_of_few_seeds_are_no_part_of_a_family():
     assert (decided["verdict"], decided["p_adjusted"]) == ("supported", 1 / 64)
     assert (few["verdict"], few["seeds"]) == ("inconclusive", 5)
     assert "5 seeds: at least 6 are needed" in few["note"]
+    assert few["seeds_needed"] == 6
     assert none["note"] == "nothing to test on in this run"
+
+
+def test_seeds_needed_count_the_whole_family_before_it_can_be_judged():
+    axes = [finding(ABSENT, [0.0] * 5, axis) for axis in "abcd"]
+    assert {r["seeds_needed"] for r in judge(axes, SETTINGS, ONE_LOOK)} == {7}
 
 
 def test_agreeing_seeds_say_what_they_exclude():

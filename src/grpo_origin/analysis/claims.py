@@ -143,13 +143,17 @@ def judge(findings: Iterable[Finding], settings: ClaimsSettings, look: Look | No
     findings, alpha = list(findings), alpha_of(look, settings)
     families: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        if look and len(finding.numbers) >= MIN_SEEDS:
-            families.setdefault((finding.claim.name, finding.claim.statement), []).append(finding)
+        families.setdefault((finding.claim.name, finding.claim.statement), []).append(finding)
     judged: dict[Finding, Row] = {}
-    for family in families.values():
+    for rows in families.values():
+        asked = [f for f in rows if len(f.numbers)]
+        judged |= {f: {"verdict": INCONCLUSIVE, "undecided": len(asked)} for f in asked}
+        family = [f for f in asked if look and len(f.numbers) >= MIN_SEEDS]
+        if not family:
+            continue
         raw = np.transpose([f.claim.p_values(f.numbers, settings.rare) for f in family])
         words, adjusted = decide(raw[0], raw[1], alpha)
-        undecided = max(words.count(INCONCLUSIVE), 1)
+        undecided = max(len(asked) - len(family) + words.count(INCONCLUSIVE), 1)
         for i, (finding, verdict) in enumerate(zip(family, words, strict=True)):
             side = {SUPPORTED: 0, CONTRADICTED: 1}.get(verdict, int(raw[:, i].argmin()))
             judged[finding] = {

@@ -17,6 +17,7 @@ from scipy import special, stats
 MIN_SEEDS = 6  # before that no t test decides anything
 MOST_SEEDS = 1000  # beyond that nobody waits
 POWER = 0.8  # chance that the seeds asked for decide, if mean and spread stay as they are
+_PLANS = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
 _ROUNDING = 1e-12  # seeds that differ relatively by no more than this agree
 
 
@@ -45,9 +46,9 @@ def p_above(values: ArrayLike, edge: float) -> float:
     values = np.asarray(values, dtype=float)
     if len(values) < MIN_SEEDS:
         return 1.0
-    if _agree(values):
-        return 0.5 ** len(values) if values.mean() > edge else 1.0
     error = values.std(ddof=1) / np.sqrt(len(values))
+    if _agree(values) or error == 0:  # numbers so small that their squares are 0
+        return 0.5 ** len(values) if values.mean() > edge else 1.0
     return float(special.stdtr(len(values) - 1, (edge - values.mean()) / error))
 
 
@@ -131,31 +132,31 @@ def seeds_to_decide(values: ArrayLike, edge: float, alpha: float, rare: float) -
     if len(values) < 2:
         return None
     distance, spread = float(values.mean()) - edge, float(values.std(ddof=1))
-    share = float((values >= edge).mean())
-    for seeds in range(MIN_SEEDS, MOST_SEEDS + 1):
-        exceptions = int(np.ceil(share * seeds))
-        open_below = distance < 0 and special.bdtr(exceptions, seeds, rare) > alpha
-        if not open_below and _power(abs(distance), spread, seeds, alpha) >= POWER:
-            return seeds
-    return None
+    decided = _power(abs(distance), spread, _PLANS, alpha) >= POWER
+    if distance < 0:
+        exceptions = np.ceil(float((values >= edge).mean()) * _PLANS)
+        decided &= special.bdtr(exceptions, _PLANS, rare) <= alpha
+    return _first(decided)
 
 
 def seeds_to_count(share: float, alpha: float, rare: float) -> int | None:
     """Seeds after which `p_few` decides, either way, if the share of such seeds stays as it is."""
-    for seeds in range(MIN_SEEDS, MOST_SEEDS + 1):
-        few = special.bdtr(np.ceil(share * seeds), seeds, rare)
-        many = special.bdtr(np.ceil((1 - share) * seeds), seeds, 1 - rare)
-        if min(few, many) <= alpha:
-            return seeds
-    return None
+    few = special.bdtr(np.ceil(share * _PLANS), _PLANS, rare)
+    many = special.bdtr(np.ceil((1 - share) * _PLANS), _PLANS, 1 - rare)
+    return _first(np.minimum(few, many) <= alpha)
 
 
-def _power(distance: float, spread: float, seeds: int, alpha: float) -> float:
-    """Chance that a one-sided t test (a sign test where seeds agree) finds a distance."""
+def _first(decided: np.ndarray) -> int | None:
+    """The smallest number of seeds that decides; None if none does."""
+    return int(_PLANS[decided.argmax()]) if decided.any() else None
+
+
+def _power(distance: float, spread: float, seeds: np.ndarray, alpha: float) -> np.ndarray:
+    """Chance that a one-sided t test of so many seeds (sign test where they agree) finds it."""
     if spread <= _ROUNDING * max(distance, _ROUNDING):
-        return float(distance > 0 and 0.5**seeds <= alpha)
+        return ((distance > 0) & (0.5**seeds <= alpha)).astype(float)
     shift = distance / spread * np.sqrt(seeds)
-    return float(stats.nct.sf(stats.t.isf(alpha, seeds - 1), seeds - 1, shift))
+    return 1 - special.nctdtr(seeds - 1, shift, special.stdtrit(seeds - 1, 1 - alpha))
 
 
 def _agree(values: np.ndarray) -> bool:
