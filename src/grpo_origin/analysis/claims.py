@@ -44,8 +44,8 @@ class Claim:
         """Raw p-values of the claim and of its opposite."""
         edge = self.edge
         if self.kind == "few":
-            above = values > edge
-            return inference.p_few(above, rare), inference.p_few(~above, 1 - rare)
+            many = values > edge
+            return inference.p_few(many, rare), inference.p_few(~many, 1 - rare)
         if self.kind == "outside":
             within = inference.p_within(values, -edge, edge, rare)
             return inference.p_outside(values, -edge, edge), within
