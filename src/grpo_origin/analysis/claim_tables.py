@@ -124,7 +124,7 @@ CLAIM_TABLES: dict[str, Table] = {
         columns(
             "axis ood_ratio method trained_on seeds taken_off low high gain",
             taken_off=(NUMBER, "share of seeds whose mean gain exceeds `claims.takeoff`"),
-            low=(NUMBER, "lower end of its 95 % Clopper-Pearson interval, one-sided if all or none"),
+            low=(NUMBER, "lower end of its 95 % exact interval, one-sided if all or none"),
             high=(NUMBER, "upper end of it"),
             gain=(NUMBER, "gain in OOD mass, mean over seeds"),
         ),
