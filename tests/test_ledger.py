@@ -181,3 +181,14 @@ def test_seeds_command_prints_what_is_undecided_and_the_next_look(tmp_path, caps
 def test_seeds_command_says_what_is_missing(tmp_path):
     with pytest.raises(SystemExit, match=r"claims\.parquet"):
         main(["seeds", str(tmp_path)])
+
+
+def test_closure_is_gain_over_room():
+    def mass(seed, ratio, stage, split, task, prompts):
+        start = np.where(prompts < 32, 0.2, 0.6)
+        return start + (0.1 + 0.01 * seed) * (stage == "grpo~ood")
+
+    row = rows(plant(mass), "exposure").iloc[0]
+    assert row["effect"] == pytest.approx(0.135)
+    assert row["closure"] == pytest.approx(0.135 / 0.6)
+    assert np.isnan(rows(plant(mass), "saturation").iloc[0]["closure"])
