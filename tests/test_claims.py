@@ -1,14 +1,22 @@
-"""The rule of the ledger, and each claim each way from planted masses."""
+"""Each claim each way, from planted masses."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from grpo_origin.analysis.claims import Claim, decide
 from grpo_origin.config.schema import ClaimsSettings
-from planting import PROMPTS, SETTINGS, STAGES, TASKS, plant, rows, shifted, spread, theory, verdict
+from planting import (
+    SEEDS,
+    STAGES,
+    TASKS,
+    plant,
+    rows,
+    shifted,
+    signal,
+    spread,
+    theory,
+    verdict,
+)
 
 WIDE = 0.2
 VERDICTS = pytest.mark.parametrize(
@@ -16,57 +24,9 @@ VERDICTS = pytest.mark.parametrize(
     [
         ("true", 0.002, "supported"),
         ("false", 0.002, "contradicted"),
-        ("true", WIDE, "inconclusive"),
-        ("false", WIDE, "inconclusive"),
+        ("open", WIDE, "inconclusive"),
     ],
 )
-
-
-# The rule
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "inside", "outside"),
-    [
-        (0.1, 0.2, "supported", "contradicted"),
-        (-0.2, -0.1, "contradicted", "supported"),
-        (0.6, 0.7, "contradicted", "supported"),
-        (-0.1, 0.1, "inconclusive", "inconclusive"),
-        (-0.1, 0.9, "inconclusive", "inconclusive"),
-        (0.0, 0.2, "inconclusive", "inconclusive"),
-        (np.nan, np.nan, "inconclusive", "inconclusive"),
-    ],
-)
-def test_rule(low, high, inside, outside):
-    assert decide(low, high, (0.0, 0.5)) == inside
-    assert decide(low, high, (0.0, 0.5), inside=False) == outside
-
-
-@given(
-    st.lists(st.floats(-1, 1), min_size=2, max_size=6),
-    st.sampled_from([(-np.inf, 0.01), (0.01, np.inf), (-0.01, 0.01)]),
-    st.booleans(),
-    st.floats(0.01, 0.4),
-)
-def test_p_value_and_interval_agree(values, region, inside, significance):
-    settings = ClaimsSettings(significance=significance)
-    row = Claim("x", "x", region, inside).row("all", "cells", pd.Series(values), 100, settings)
-    assert row["low"] <= row["effect"] + 1e-12
-    assert row["effect"] <= row["high"] + 1e-12
-    if not np.isnan(row["p_value"]) and abs(row["p_value"] - significance) > 1e-6:
-        assert (row["p_value"] < significance) == (row["verdict"] != "inconclusive")
-
-
-def test_row_by_hand():
-    row = Claim("x", "x", (0.01, np.inf)).row(
-        "all", "cells", pd.Series([0.1, 0.2, 0.3]), 100, SETTINGS
-    )
-    assert row["effect"] == pytest.approx(0.2)
-    assert row["high"] - row["effect"] == pytest.approx(4.302652729911275 * 0.1 / np.sqrt(3))
-    assert row["p_value"] == pytest.approx(
-        0.0812, abs=1e-3
-    )  # t = 0.19 / 0.0577 = 3.29 on 2 degrees of freedom
-    assert row["verdict"] == "inconclusive"
 
 
 # Each claim each way
@@ -74,34 +34,59 @@ def test_row_by_hand():
 
 @VERDICTS
 def test_no_exposure(effect, width, expected):
-    gain = {"true": 0.0, "false": 0.2}[effect]
+    gain = {"true": 0.0, "false": 0.2, "open": -0.1}[effect]
     table = plant(
         shifted(0.3, {("0", "grpo~id", "ood"): gain, ("0.1", "grpo~ood", "ood"): 0.4}, width=width)
     )
-    assert verdict(table, "no exposure") == expected
+    assert verdict(table, "no exposure", cells="did not rise") == expected
 
 
 def test_no_exposure_counts_the_better_stage():
-    assert (
-        verdict(
-            plant(shifted(0.3, {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2})),
-            "no exposure",
-        )
-        == "contradicted"
-    )
+    changes = {("0", "grpo~ood", "ood"): 0.2, ("0", "grpo~id", "ood"): -0.2}
+    table = plant(shifted(0.3, changes))
+    assert verdict(table, "no exposure", cells="did not rise") == "contradicted"
 
 
-def test_no_exposure_with_exact_zeros_rests_on_a_bound():
-    row = rows(plant(shifted(0.0, {})), "no exposure").iloc[0]
-    assert row["verdict"] == "supported"
-    assert np.isnan(row["p_value"])
-    assert row["high"] == pytest.approx(1 - 0.05 ** (1 / (3 * 2 * PROMPTS)))
-    assert "Clopper-Pearson" in row["note"]
+def test_no_exposure_counts_stages_whose_weights_moved_alone():
+    table = plant(shifted(0.3, {("0", "grpo~id", "ood"): 0.2}))
+    still = signal([1e-9] * SEEDS)
+    moved = signal([1e-9] * SEEDS, stage="grpo~id", moved=True)
+    where = {"cells": "did not rise"}
+    both = pd.concat([still, moved])
+    assert verdict(table, "no exposure", signal=both, **where) == "contradicted"
+    other = pd.concat([signal([0.9] * SEEDS, moved=True), moved.assign(moved=False)])
+    assert verdict(table, "no exposure", signal=other, **where) == "supported"
+    row = rows(table, "no exposure", signal=still, **where).iloc[0]
+    assert (row["verdict"], row["seeds"]) == ("inconclusive", 0)
+    assert "weights moved nowhere" in row["note"]
+    assert "no record of whether weights moved" in rows(table, "no exposure", **where).iloc[0].note
+
+
+@pytest.mark.parametrize(
+    ("chances", "expected"),
+    [
+        ([1e-12] * SEEDS, "supported"),
+        ([1e-12] * (SEEDS - 1) + [0.5], "supported"),  # 1 of 8 may be: p = 9 / 256
+        ([0.5] * SEEDS, "contradicted"),
+        ([1e-12, 0.5] * (SEEDS // 2), "inconclusive"),
+        ([1e-12] * 5, "inconclusive"),
+    ],
+)
+def test_what_cannot_be_sampled(chances, expected):
+    table, where = plant(shifted(0.3, {})), {"cells": "cannot be sampled"}
+    row = rows(table, "no exposure", signal=signal(chances), **where).iloc[0]
+    assert row["verdict"] == expected
+    assert f"rewarded 0 of {7680 * len(chances)} completions" in row["note"]
+    assert f"weights moved in 0 of {len(chances)} seeds" in row["note"]
+    other = signal(chances, stage="raft~ood")
+    for record in (None, other, signal(chances, ratio="0.1")):
+        row = rows(table, "no exposure", signal=record, **where).iloc[0]
+        assert (row["verdict"], row["note"]) == ("inconclusive", "no record of what was sampled")
 
 
 @VERDICTS
 def test_exposure(effect, width, expected):
-    gain = {"true": 0.2, "false": 0.0}[effect]
+    gain = {"true": 0.2, "false": 0.0, "open": 0.05}[effect]
     table = plant(
         shifted(
             0.3,
@@ -121,7 +106,7 @@ def test_exposure_is_judged_for_every_axis():
     )
     assert verdict(table, "exposure", axis="one") == "supported"
     assert verdict(table, "exposure", axis="two") == "contradicted"
-    assert verdict(table, "no exposure", axis="two") == "supported"
+    assert verdict(table, "no exposure", axis="two", cells="did not rise") == "supported"
 
 
 WITH_PRETRAINING = ("pretrain", *STAGES)
@@ -129,7 +114,7 @@ WITH_PRETRAINING = ("pretrain", *STAGES)
 
 @pytest.mark.parametrize(
     ("pretrained", "width", "expected"),
-    [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.3, WIDE, "inconclusive")],
+    [(0.1, 0.002, "supported"), (0.5, 0.002, "contradicted"), (0.48, WIDE, "inconclusive")],
 )
 def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected):
     changes = {("0.1", "grpo~ood", "ood"): 0.4}
@@ -138,7 +123,7 @@ def test_mass_that_sft_hid_is_not_beyond_pretraining(pretrained, width, expected
     )
     after = plant(shifted(0.1, changes, width=width), stages=STAGES)
     table = pd.concat([table, after])
-    assert verdict(table, "exposure") == ("supported" if width < WIDE else "inconclusive")
+    assert verdict(table, "exposure") == "supported"
     row = rows(table, "beyond pretraining").iloc[0]
     assert row["verdict"] == expected
     assert row["effect"] == pytest.approx(0.5 - pretrained, abs=0.01)
@@ -153,7 +138,7 @@ def banded(gains, width=0.002):
 
     def mass(seed, ratio, stage, split, task, prompts):
         gain = np.repeat(gains, [21, 22, 21]) + np.where(
-            BANDS == 0.5, spread(0.0, 3, width)[seed], spread(0.0, 3, 0.001)[seed]
+            BANDS == 0.5, spread(0.0, SEEDS, width)[seed], spread(0.0, SEEDS, 0.001)[seed]
         )
         return BANDS + (gain if stage == f"grpo~{split}" else 0.0)
 
@@ -164,9 +149,10 @@ def banded(gains, width=0.002):
     ("gains", "width", "expected"),
     [
         ((0.0, 0.3, 0.0), 0.002, "supported"),
-        ((0.4, 0.3, 0.0), 0.002, "contradicted"),  # the gain only falls
-        ((0.0, 0.02, 0.02), 0.002, "contradicted"),  # it only rises
-        ((0.0, 0.1, 0.0), WIDE, "inconclusive"),
+        ((0.4, 0.3, 0.0), 0.002, "supported"),  # 0.6 of the room against 0.4
+        ((0.8, 0.3, 0.0), 0.002, "contradicted"),  # the share only falls
+        ((0.0, 0.3, 0.025), 0.002, "contradicted"),  # near one little is left, and it is gained
+        ((0.0, 0.03, 0.0), WIDE, "inconclusive"),
     ],
 )
 def test_sweet_spot(gains, width, expected):
@@ -175,8 +161,10 @@ def test_sweet_spot(gains, width, expected):
 
 def test_sweet_spot_compares_the_bands_alone():
     row = rows(plant(banded((0.0, 0.3, 0.01))), "sweet spot").iloc[0]
-    assert row["effect"] == pytest.approx(0.29, abs=1e-3)
-    assert "near 0 +0.000, partly right +0.300, near 1 +0.010" in row["note"]
+    assert row["effect"] == pytest.approx(0.6 - 1 / 3, abs=1e-3)
+    assert "near 0 -0.000, partly right +0.600, near 1 +0.333" in row["note"].replace(
+        "+0.000", "-0.000"
+    )
 
 
 def test_sweet_spot_needs_all_bands():
@@ -210,7 +198,7 @@ def mixed(broken, repaired, width=0.002):
             return 0.95 - (
                 0.5 if stage == "grpo~ood" and split == "id" else 0.0
             )  # forgetting is not repair
-        return broken + (repaired if stage == "grpo~ood" else 0.0) + spread(0.0, 3, width)[seed]
+        return broken + (repaired if stage == "grpo~ood" else 0.0) + spread(0.0, SEEDS, width)[seed]
 
     return plant(mass, splits=("id", "ood", "mixed-1"), ratios=("0", "0.1"))
 
@@ -238,8 +226,8 @@ def test_foreign_tokens_only_for_axes_with_mixed_splits():
 
 @VERDICTS
 def test_composition(effect, width, expected):
-    reached = {"true": 0.0, "false": 0.3}[effect]
-    base = 0.002 if effect == "true" and width < WIDE else 0.1 * (width == WIDE)
+    reached = {"true": 0.0, "false": 0.3, "open": -0.1}[effect]
+    base = 0.002 if effect == "true" else 0.0
 
     def mass(seed, ratio, stage, split, task, prompts):
         reaches = (
@@ -248,7 +236,7 @@ def test_composition(effect, width, expected):
         return (
             0.9
             if ratio != "0" or split == "id"
-            else base + (reached + spread(0.0, 3, width)[seed]) * reaches
+            else base + (reached + spread(0.0, SEEDS, width)[seed]) * reaches
         )
 
     assert verdict(plant(mass), "composition") == expected
@@ -270,7 +258,7 @@ def test_composition_only_where_operations_meet_for_the_first_time():
         (0.0, 0.0, "supported"),
         (0.01, 0.005, "supported"),
         (0.4, 0.01, "contradicted"),
-        (0.2, 0.19, "inconclusive"),
+        (0.06, 0.06, "inconclusive"),
     ],
 )
 def test_mass_bound_in_theory_runs(above, width, expected):
@@ -281,9 +269,14 @@ def test_mass_bound_in_theory_runs(above, width, expected):
 
 
 def test_axes_of_one_seed_are_one_unit_of_the_mass_bound():
-    runs = pd.concat([theory(0.4, seeds=1), theory(0.3, seeds=1).assign(axis="length")])
+    runs = pd.concat([theory(0.4), theory(0.3).assign(axis="length")])
     row = rows(plant(shifted(0.3, {})), "mass bound", theory=runs).iloc[0]
-    assert (row["verdict"], row["effect"]) == ("inconclusive", pytest.approx(0.35, abs=0.01))
+    assert (row["seeds"], row["effect"]) == (SEEDS, pytest.approx(0.35, abs=0.01))
+
+
+def test_runs_to_convergence_of_few_seeds_have_no_row():
+    runs = theory(0.0, seeds=5)
+    assert rows(plant(shifted(0.3, {})), "mass bound", theory=runs).empty
 
 
 def test_mass_bound_says_when_it_is_vacuous():
@@ -314,7 +307,7 @@ def test_mass_bound_is_tested_on_the_run_where_it_can_be():
 )
 def test_prompts_matter(same, other, width, expected):
     def mass(seed, ratio, stage, split, task, prompts):
-        gain = {"sft": 0.0, f"grpo~{split}": same + spread(0.0, 3, width or 0.002)[seed]}.get(
+        gain = {"sft": 0.0, f"grpo~{split}": same + spread(0.0, SEEDS, width or 0.002)[seed]}.get(
             stage, other
         )
         return 0.3 + gain
@@ -333,7 +326,7 @@ def test_sharpening(gain, width, expected):
     base = np.repeat([1e-6, 0.5], 32)
 
     def mass(seed, ratio, stage, split, task, prompts):
-        change = np.where(base < 0.1, max(spread(gain, 3, width)[seed], 0), 0.3)
+        change = np.where(base < 0.1, max(spread(gain, SEEDS, width)[seed], 0), 0.3)
         return base + (change if stage == "grpo~ood" and ratio != "0" else 0.0)
 
     assert verdict(plant(mass), "sharpening") == expected
@@ -344,7 +337,7 @@ def test_sharpening_leaves_out_what_only_sft_hid():
 
     def mass(seed, ratio, stage, split, task, prompts):
         new = prompts < 32
-        after = np.where(new, 1e-6 * (seed + 1), 0.9 + spread(0.0, 3)[seed])
+        after = np.where(new, 1e-6 * (seed + 1), 0.9 + spread(0.0, SEEDS)[seed])
         return {
             "pretrain": np.where(new, 1e-6, 0.5),
             "grpo~ood": after if ratio != "0" else 1e-6,
@@ -355,21 +348,49 @@ def test_sharpening_leaves_out_what_only_sft_hid():
     assert verdict(table[table["stage"] != "pretrain"], "sharpening") == "contradicted"
 
 
-def test_shares_that_agree_by_chance_are_counted_together():
-    row = Claim("x", "x", (-np.inf, 0.05), floor=0.0, share=True).row(
-        "all", "", pd.Series([0.125, 0.125]), 32, SETTINGS
-    )
-    assert (row["low"], row["high"]) == (
-        pytest.approx(0.0351, abs=1e-4),
-        pytest.approx(0.2899, abs=1e-4),
-    )  # exact interval of 4 in 32
-    assert row["verdict"] == "inconclusive"
+def rising(with_mass, without, width=0.002):
+    """Masses of a task half of whose prompts have mass, and of one without; both may rise."""
+
+    def mass(seed, ratio, stage, split, task, prompts):
+        shared = task == "trav shift;4;A"
+        base = np.where(shared & (prompts >= 32), 0.4, 1e-9)
+        gain = (with_mass if shared else without) + spread(0.0, SEEDS, width)[seed]
+        after = stage == "grpo~ood" and split == "ood" and ratio != "0"
+        return base + np.where(base < 0.1, max(gain, 0), 0.5) * after
+
+    return plant(mass, stages=WITH_PRETRAINING)
+
+
+@pytest.mark.parametrize(
+    ("with_mass", "without", "width", "expected"),
+    [
+        (0.9, 0.0, 1e-6, ("supported", "supported")),
+        (0.0, 0.9, 1e-6, ("contradicted", "contradicted")),
+        (0.02, 0.02, 0.1, ("inconclusive", "inconclusive")),
+    ],
+)
+def test_transfer(with_mass, without, width, expected):
+    both = rows(rising(with_mass, without, width), "transfer")
+    assert tuple(both["verdict"]) == expected
+    assert both["seeds"].tolist() == [SEEDS, SEEDS]
+
+
+def test_transfer_leaves_out_what_only_sft_hid():
+    table = rising(0.9, 0.0)
+    hid = (table["stage"] == "pretrain") & (table["task"] == "trav shift;4;A")
+    table.loc[hid, "log_mass"] = np.log(0.3)
+    rise, _ = rows(table, "transfer").to_dict("records")
+    assert rise["seeds"] == 0
 
 
 def test_thresholds_come_from_the_settings():
-    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}))
-    assert verdict(table, "exposure") == "supported"
-    assert verdict(table, "exposure", settings=ClaimsSettings(negligible=0.1)) == "contradicted"
-    assert (
-        verdict(table, "exposure", settings=ClaimsSettings(significance=0.0001)) == "inconclusive"
-    )
+    table = plant(shifted(0.3, {("0.1", "grpo~ood", "ood"): 0.05}, width=0.05))
+
+    def exposure(**settings):
+        return verdict(table, "exposure", settings=ClaimsSettings(**settings))
+
+    assert exposure() == "supported"
+    assert exposure(negligible=0.12) == "contradicted"
+    assert exposure(significance=0.001) == "inconclusive"
+    assert exposure(looks=((8, 0.001), (12, 0.04))) == "inconclusive"
+    assert exposure(looks=((4, 0.001), (8, 0.04))) == "supported"

@@ -43,7 +43,7 @@ def edge_of_presence(draws, seeds):
         (normal, lambda values: inference.p_absent(values, EDGE, RARE)),
         (all_or_none, lambda values: inference.p_absent(values, EDGE, RARE)),
         (normal, lambda values: inference.p_outside(values, EDGE, EDGE)),
-        (normal, lambda values: inference.p_within(values, -EDGE, EDGE)),
+        (normal, lambda values: inference.p_within(values, -EDGE, EDGE, RARE)),
     ],
 )
 def test_families_keep_their_error(kind, test):
@@ -56,7 +56,7 @@ def test_clear_effects_are_found(seeds):
     draws = np.random.default_rng(1)
     assert inference.p_above(draws.normal(0.3, 0.1, seeds), EDGE) < 1e-3
     assert inference.p_absent(np.abs(draws.normal(0, 1e-8, seeds)), EDGE, RARE) == 0.5**seeds
-    assert inference.p_within(draws.normal(0, 1e-3, seeds), -EDGE, EDGE) < 1e-6
+    assert inference.p_within(draws.normal(0, 1e-3, seeds), -EDGE, EDGE, 0.99) < 1e-6
     assert inference.p_outside(draws.normal(-0.3, 0.1, seeds), -EDGE, EDGE) < 2e-3
 
 

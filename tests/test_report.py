@@ -40,7 +40,7 @@ CLAIM = {
     "effect": 0.001,
     "low": -0.002,
     "high": 0.004,
-    "p_value": 0.5,
+    "p_adjusted": 0.5,
     "verdict": "supported",
     "note": "",
 }
@@ -123,16 +123,17 @@ def test_every_claim_is_a_row_with_its_verdict_and_the_main_method_is_open(
         for method in ("dapo", "grpo")
         for verdict in verdicts
     ]
-    claims.append(CLAIM | {"claim": "untested", "effect": np.nan, "low": np.nan, "p_value": np.nan})
-    strict = planted_settings(claims={"significance": 0.1})
-    page = Page(written(tmp_path, strict, figures, claims=claims))
+    claims.append(
+        CLAIM | {"claim": "untested", "effect": np.nan, "low": np.nan, "p_adjusted": np.nan}
+    )
+    page = Page(written(tmp_path, settings, figures, claims=claims))
     rows = {row[1]: row for row in page.rows if len(row) == 8}
     for claim in claims[:-1]:
         row = rows[claim["claim"]]
         assert row[0] == claim["verdict"]
         assert row[2:6] == ["many", "It stays.", "+0.001 [-0.002, +0.004]", "0.5"]
     assert rows["untested"][4:6] == ["–", ""]
-    assert rows["claim"][4] == "effect on mass [90 % interval]"
+    assert rows["claim"][4] == "effect on mass [one-sided bounds]"
     assert page.texts["details"][0].split("\n")[0] == "the same for dapo"
     assert "dapo supported" in page.texts["details"][0]
     assert "grpo supported" not in page.texts["details"][0]

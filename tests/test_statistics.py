@@ -34,6 +34,12 @@ def test_pass_at_k_is_exact_at_both_ends():
     assert 1 - statistics.pass_at_k([np.log1p(-1e-3)], 2) == pytest.approx(1e-6, rel=1e-9)
 
 
+def test_pass_at_k_is_exact_for_a_million_samples():
+    million = statistics.pass_at_k(np.log([1e-6, 1e-12]), 1_000_000)
+    assert million == pytest.approx([1 - np.exp(1e6 * np.log1p(-1e-6)), 1e-6], rel=1e-6)
+    assert "pass@1000000" in statistics.METRICS
+
+
 @given(st.floats(-60, 0), st.integers(1, 300))
 def test_pass_at_k_grows_with_k(log_mass, k):
     now, more = (float(statistics.pass_at_k(log_mass, k)) for k in (k, k + 1))

@@ -20,6 +20,14 @@ from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_table
 from planting import STAGES, plant
 
+SAMPLED = {
+    "completions": 7680,
+    "rewarded": 3,
+    "contrast_share": 0.01,
+    "expected_successes": 2.5,
+    "any_success": 0.9,
+    "moved": True,
+}
 WITH_PRETRAINING = ("pretrain", *STAGES, "raft~ood")
 
 
@@ -35,7 +43,7 @@ def sources(tmp_path_factory) -> Sources:
 
     def mass(seed, ratio, stage, split, task, prompts):
         if ratio == "0" and split == "ood":
-            return 1e-6 * (1 + seed + prompts)
+            return 1e-7 * (1 + seed + prompts / 32)
         weak = ratio == "0.10" and seed == 1
         level = 0.2 if weak and split == "id" else 0.7
         return level + 0.002 * prompts / 64 + (0.1 + 0.01 * seed) * stage.endswith("ood")
@@ -55,9 +63,8 @@ def sources(tmp_path_factory) -> Sources:
         folder = root / f"grpo~ood-{seed}"
         log = [{name: float(step) for name in logged} | {"step": step} for step in (1, 2)]
         frame(folder / "training_log.parquet", [row | {"seconds": 1.5} for row in log])
-        signal = {"completions": 64, "rewarded": 0, "contrast_share": 0.0, "moved": False}
-        signal |= {"expected_successes": None if seed else 0.5, "any_success": 0.4}
-        frame(folder / "signal.parquet", [signal])
+        unknown = {"expected_successes": None if seed else 2.5}
+        frame(folder / "signal.parquet", [SAMPLED | unknown])
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}
     prompt = {"pool": "train", "prompt_index": 3, "task": "trav;4;A"}
@@ -74,6 +81,7 @@ def sources(tmp_path_factory) -> Sources:
         samples=[frame(root / "samples.parquet", [sample | {"prompt_index": i} for i in (0, 1)])],
         claims=ClaimsSettings(),
         betas={"grpo": 1.0, "raft": 0.0},
+        budget=7680,
     )
 
 
@@ -197,3 +205,9 @@ def test_a_table_with_other_columns_than_described_is_refused(sources, monkeypat
     )
     with pytest.raises(ValueError, match="table theory: columns made and described differ: law"):
         make_table("theory", sources)
+
+
+def test_zero_mass_follows_from_the_budget(sources):
+    """A mass below it leaves 7,680 completions without a success in 99 of 100 runs."""
+    assert 1 - (1 - sources.zero_mass) ** 7680 == pytest.approx(0.01, abs=1e-4)
+    assert f"mass < {sources.zero_mass:.2g}" in " ".join(make_table("claims", sources)["cells"])

@@ -11,24 +11,28 @@ from grpo_origin.analysis.tables import of_method
 from grpo_origin.analysis.transcend import transcend
 from grpo_origin.config.schema import ClaimsSettings
 
-PROMPTS = 200
+PROMPTS, SEEDS, ZERO_MASS = 200, 6, 1e-4
 SETTINGS = ClaimsSettings()
 STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood", "raft~ood")
 
 
-def planted(after: dict[str, tuple[float, float, float]], start: float = 1e-6) -> pd.DataFrame:
-    """Evaluations of three seeds at two ratios: OOD prompts at `start`, ID prompts at 0.9.
+def planted(after: dict[str, tuple[float, ...]], start: float = 1e-6) -> pd.DataFrame:
+    """Evaluations of six seeds at two ratios: OOD prompts at `start`, ID prompts at 0.9.
 
     `after` gives a stage's OOD mass in each seed.
     """
     rows = []
     for seed, ratio, stage, split in (
-        (s, r, t, p) for s in range(3) for r in ("0", "0.1") for t in STAGES for p in ("id", "ood")
+        (s, r, t, p)
+        for s in range(SEEDS)
+        for r in ("0", "0.1")
+        for t in STAGES
+        for p in ("id", "ood")
     ):
         mass = (
             0.9
             if split == "id"
-            else after.get(stage, (start,) * 3)[seed]
+            else after.get(stage, (start,) * SEEDS)[seed]
             if ratio == "0.1"
             else start
         )
@@ -56,14 +60,14 @@ def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
 @pytest.mark.parametrize(
     ("mass", "answer"),
     [
-        ((0.5, 0.55, 0.6), "yes"),
-        ((1e-6, 2e-6, 1e-6), "no"),
-        ((0.9, 1e-6, 1e-6), "unclear"),
-        ((0.0101, 0.0101, 0.0099), "unclear"),
+        ((0.5, 0.55, 0.6) * 2, "yes"),
+        ((1e-6, 2e-6, 1e-6) * 2, "no"),
+        ((0.9, 1e-6, 1e-6) * 2, "unclear"),
+        ((0.0101, 0.0101, 0.0099) * 2, "unclear"),
     ],
 )
 def test_transcends(mass, answer):
-    table = transcend(planted({"raft~ood": mass}), SETTINGS, ["grpo", "raft"])
+    table = transcend(planted({"raft~ood": mass}), SETTINGS, ZERO_MASS, ["grpo", "raft"])
     given = answers(table)
     assert given["raft", "ood", "0.1"] == answer
     assert {value for key, value in given.items() if key != ("raft", "ood", "0.1")} == {"no"}
@@ -73,7 +77,7 @@ def test_transcends(mass, answer):
     }
     row = table[(table["method"] == "raft") & (table["ood_ratio"] == "0.1")].iloc[0]
     assert row["gain"] == pytest.approx(np.mean(mass) - 1e-6)
-    assert row["prompts"] == 3 * PROMPTS
+    assert row["prompts"] == SEEDS * PROMPTS
     assert row["raised"] == pytest.approx(np.mean(np.array(mass) > 0.1))
     assert row["raised"] <= row["raised_at_most"]
     assert row["low"] <= row["gain"] <= row["high"]
@@ -81,37 +85,40 @@ def test_transcends(mass, answer):
 
 def test_only_prompts_that_start_from_about_nothing_count():
     assert transcend(
-        planted({"raft~ood": (0.5, 0.5, 0.6)}, start=1e-3), SETTINGS, ["grpo", "raft"]
+        planted({"raft~ood": (0.5, 0.5, 0.6) * 2}, start=1e-3),
+        SETTINGS,
+        ZERO_MASS,
+        ["grpo", "raft"],
     ).empty
 
 
 def test_mass_that_only_sft_hid_is_no_transcending():
-    table = planted({"pretrain": (0.4, 0.4, 0.4), "raft~ood": (0.5, 0.55, 0.6)})
-    row = transcend(table, SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
-    assert (row["prompts"], row["hidden"], row["transcends"]) == (0, 3 * PROMPTS, "unclear")
+    table = planted({"pretrain": (0.4,) * SEEDS, "raft~ood": (0.5, 0.55, 0.6) * 2})
+    row = transcend(table, SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    assert (row["prompts"], row["hidden"], row["transcends"]) == (0, SEEDS * PROMPTS, "unclear")
     assert np.isnan(row["gain"])
 
 
 def test_a_seed_with_few_such_prompts_does_not_count():
-    table = planted({"raft~ood": (0.5, 0.55, 0.6)})
+    table = planted({"raft~ood": (0.5, 0.55, 0.6) * 2})
     few = (
         (table["seed"] == 2)
         & (table["split"] == "ood")
         & (table["prompt_index"] >= SETTINGS.band_prompts - 1)
     )
     table.loc[few, "log_mass"] = np.log(0.5)
-    row = transcend(table, SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
-    assert row["seeds"] == 2
-    assert row["prompts"] == 2 * PROMPTS
+    row = transcend(table, SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    assert row["seeds"] == SEEDS - 1
+    assert row["prompts"] == (SEEDS - 1) * PROMPTS
     assert row["raised"] == 1
 
 
 def test_before_after_and_gain_are_means_over_seeds():
     """Seeds of different numbers of prompts: means of seeds, not of prompts, and they add up."""
-    table = planted({"raft~ood": (0.2, 0.4, 0.9)})
+    table = planted({"raft~ood": (0.2, 0.4, 0.9) * 2})
     many = (table["seed"] == 2) & (table["split"] == "ood") & (table["prompt_index"] >= 30)
-    row = transcend(table[~many], SETTINGS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
-    assert row["prompts"] == 2 * PROMPTS + 30
+    row = transcend(table[~many], SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    assert row["prompts"] == (SEEDS - 1) * PROMPTS + 30
     assert row["before"] == pytest.approx(1e-6)
     assert row["after"] == pytest.approx(0.5)
     assert row["gain"] == pytest.approx(row["after"] - row["before"])

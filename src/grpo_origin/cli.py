@@ -53,12 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=lambda options: cost.run(options, SHIPPED))
     cost.add_arguments(plan)
 
+    seeds = commands.add_parser("seeds", help="undecided claims of a run and the seeds they need")
+    seeds.set_defaults(run=_seeds)
+    seeds.add_argument("folder", nargs="?", help="run folder such as results/laptop")
+    seeds.add_argument("--results", default="results", help="folder (default: results)")
+
     for command in (cell, stage):
         command.add_argument("--axis", required=True)
         command.add_argument("--seed", required=True)
         command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
-    for command in (cell, stage, plan):
+    for command in (cell, stage, plan, seeds):
         command.add_argument(
             "--config",
             action="append",
@@ -88,6 +93,18 @@ def _stage(options: argparse.Namespace) -> None:
     from grpo_origin.cell import run_stage
 
     run_stage(study, paths, options.axis, int(options.seed), options.ratio, options.name)
+
+
+def _seeds(options: argparse.Namespace) -> None:
+    import json
+
+    from grpo_origin.analysis.seeds import seed_plan
+    from grpo_origin.jobs.files import read_table
+
+    root = Path(options.folder or _open(options)[1].root)
+    ledger = read_table(root / "tables" / "claims.parquet").to_pandas()
+    settings = json.loads((root / "settings.json").read_text(encoding="utf-8"))
+    print(seed_plan(ledger, len(settings["seeds"]), settings["claims"]["looks"]))
 
 
 def _docs(options: argparse.Namespace) -> None:

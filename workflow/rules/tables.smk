@@ -18,6 +18,9 @@ BETAS = {
     for name, method in METHODS.items()
 }
 
+# Completions that an RL stage samples: what a mass must be to count as more than zero.
+BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_size
+
 
 rule tables:
     input:
@@ -77,6 +80,7 @@ rule claims:
         runs=GRID.theory_runs,
         trained=TRAINED,
         betas=BETAS,
+        budget=BUDGET,
         code=code_of("claims"),
     script:
         "../scripts/claims.py"

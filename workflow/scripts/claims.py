@@ -14,5 +14,6 @@ with job(snakemake, "claims"):
         runs=inputs.runs,
         claims=ClaimsSettings(**params.claims),
         betas=params.betas,
+        budget=params.budget,
     )
     write_tables(snakemake.output.tables, sources)

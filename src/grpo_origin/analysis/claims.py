@@ -1,238 +1,222 @@
-"""How claims are judged: the rule, what a claim is, and the evidence it is judged by.
+"""How verdicts are reached: what a claim is, its tests, its family, and the row of the ledger.
 
-Every claim becomes one number a seed, and one rule decides all of them: the t interval over seeds
-(level 1 - `significance`) lies where the claim is true (supported), where it is false
-(contradicted), or across the edge (inconclusive). So a claim of absence needs the whole interval
-below what is negligible; failing to see an effect supports nothing. The edges are settings, fixed
-before the results. Effects are means of the exact correct mass, the expected accuracy at
-temperature 1.
-
-Verdicts stand row by row: with many rows some will be wrong, about `significance` of those whose
-effect sits on its edge. Axes are known by what they hold (splits, tasks, ratios), never by name.
-The claims themselves are in `ledger`.
+Every claim becomes one number a seed. Two one-sided tests are made of them, of the claim and of its
+opposite (`inference`); a family is one statement over its axes and cells, and Holm's adjustment
+keeps the error of a family at that of the look reached. Supported, contradicted: that adjusted
+p-value is at most alpha. Failing to see an effect supports nothing. Prompts are never replicates.
+docs/protocol.md says it in words. Called by the claims and by `ledger`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from grpo_origin.analysis.intervals import (
-    clopper_pearson_interval,
-    constant_interval,
-    t_interval,
-)
-from grpo_origin.analysis.stages import method_label, of_method, with_method
-from grpo_origin.analysis.statistics import prompt_gains
-from grpo_origin.config.notation import SPLITS
-from grpo_origin.config.paths import rl_stage
+from grpo_origin.analysis import inference
+from grpo_origin.analysis.evidence import alpha_of
+from grpo_origin.analysis.inference import MIN_SEEDS, Look
 from grpo_origin.config.schema import ClaimsSettings
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 Row = dict[str, Any]
 
 
-def decide(low: float, high: float, region: tuple[float, float], inside: bool = True) -> str:
-    """Verdict on `the effect lies in the open interval region` from an interval of the effect.
-
-    With inside=False the claim is that it lies outside of the region.
-    """
-    if not (low <= high):  # NaN: no interval
-        return INCONCLUSIVE
-    within = region[0] < low and high < region[1]
-    without = high < region[0] or low > region[1]
-    if not (within or without):
-        return INCONCLUSIVE
-    return SUPPORTED if within == inside else CONTRADICTED
-
-
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed: a name, a statement, and where the effect must lie for it to be true."""
+    """What is claimed of one number a seed.
+
+    - present: it exceeds `edge`; absent: it stays below `edge`, in most seeds too;
+    - outside: it lies outside [-edge, edge];
+    - few: so few seeds as `claims.rare` exceed `edge` (no mean is asked for).
+    """
 
     name: str
     statement: str
-    region: tuple[float, float]
-    inside: bool = True
-    floor: float = -1.0  # lowest value the effect can have; the highest is 1
-    share: bool = False  # the effect is a share of prompts, which seeds can agree on by chance
+    kind: Literal["present", "absent", "outside", "few"]
+    edge: float
+    limits: tuple[float, float] = (-1.0, 1.0)  # values that the mean can have
 
-    def row(
-        self,
-        axis: str,
-        cells: str,
-        values: pd.Series,
-        prompts: int,
-        settings: ClaimsSettings,
-        note: str = "",
-    ) -> Row:
-        """The ledger's row from one effect a seed (index seed) that rests on so many prompts.
+    def p_values(self, values: np.ndarray, rare: float) -> tuple[float, float]:
+        """Raw p-values of the claim and of its opposite."""
+        edge = self.edge
+        if self.kind == "few":
+            many = values > edge
+            return inference.p_few(many, rare), inference.p_few(~many, 1 - rare)
+        if self.kind == "outside":
+            within = inference.p_within(values, -edge, edge, rare)
+            return inference.p_outside(values, -edge, edge), within
+        above = inference.p_above(values, edge)
+        absent = inference.p_absent(values, edge, rare)
+        return (above, absent) if self.kind == "present" else (absent, above)
 
-        The p-value is that of a two-sided t test of the effect against the nearest edge of the
-        region, so that it lies below `significance` exactly when the verdict is not inconclusive;
-        NaN when the seeds do not differ.
+    def effect(self, values: np.ndarray, alpha: float) -> tuple[float, float, float]:
+        """Mean and its bounds, each one-sided with error alpha, half of it for a two-sided claim.
+
+        For `few` the share of seeds and its exact bounds. NaN without values.
         """
-        values = values.dropna()
-        n, mean = len(values), float(values.mean()) if len(values) else np.nan
-        low = high = p_value = np.nan
-        notes = [note]
+        n = len(values)
         if not n:
-            notes.append("nothing to test on in this run")
-        elif n == 1:
-            notes.append("one seed: a verdict needs at least two")
-        elif np.ptp(values) <= 1e-12 * values.abs().max():
-            low, high = self._constant(mean, prompts, 1 - settings.significance)
-            notes.append(f"the same in every seed: Clopper-Pearson bound over {prompts} prompts")
-        else:
-            std = float(values.std())
-            low, high = (
-                float(np.clip(bound, self.floor, 1))
-                for bound in t_interval(mean, std, n, 1 - settings.significance)
-            )
-            edges = [edge for edge in self.region if np.isfinite(edge)]
-            distance = min(abs(edge - mean) for edge in edges)
-            with np.errstate(divide="ignore"):  # seeds so close that their spread underflows: p = 0
-                p_value = float(2 * stats.t.sf(distance / (std / np.sqrt(n)), n - 1))
-        seeds = ", ".join(map(str, values.index))
-        return {
-            "claim": self.name,
-            "axis": axis,
-            "statement": self.statement,
-            "cells": f"{cells}; seeds {seeds or 'none'}",
-            "effect": mean,
-            "low": low,
-            "high": high,
-            "p_value": p_value,
-            "verdict": decide(low, high, self.region, self.inside),
-            "note": "; ".join(part for part in notes if part),
-        }
+            return np.nan, np.nan, np.nan
+        if self.kind == "few":
+            above = int((values > self.edge).sum())
+            low = 1 - inference.excluded(n, alpha, n - above)
+            return above / n, low, inference.excluded(n, alpha, above)
+        bounds = inference.bounds(values, alpha / 2 if self.kind == "outside" else alpha)
+        low, high = np.clip(bounds, *self.limits)
+        return float(values.mean()), float(low), float(high)
 
-    def _constant(self, value: float, prompts: int, level: float) -> tuple[float, float]:
-        """Interval where all seeds agree: shares may by chance, means only where prompts do."""
-        if self.share:
-            return clopper_pearson_interval(round(value * prompts), prompts, level)
-        low, high = constant_interval(value, prompts, self.floor, level)
-        return float(low), float(high)
+    def seeds_needed(self, values: np.ndarray, alpha: float, rare: float) -> int | None:
+        """Seeds after which a verdict is likely if these are typical; None if that can't be said.
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the claims on one RL method are judged by.
-
-    `evaluations` are those of the whole run. `beta` is the KL weight of the method's objective, 0
-    where theory's bound says nothing of it. `theory` holds runs to convergence, a row a prompt:
-    method, beta, axis, seed, pool (`train` or another), mass_before, mass_after.
-    """
-
-    evaluations: pd.DataFrame
-    settings: ClaimsSettings
-    method: str = "grpo"
-    beta: float = 0.0
-    theory: pd.DataFrame | None = None
-
-    @cached_property
-    def axes(self) -> tuple[str, ...]:
-        """Axes of the run."""
-        return tuple(dict.fromkeys(self.evaluations["axis"]))
-
-    @cached_property
-    def label(self) -> str:
-        """The method as statements call it."""
-        return method_label(self.method)
-
-    @cached_property
-    def stages(self) -> tuple[str, ...]:
-        """The method's stages, trained on ID and on OOD prompts."""
-        return tuple(map(self.stage, SPLITS))
-
-    def stage(self, trained_on: str) -> str:
-        """The method's stage that trained on a split."""
-        return rl_stage(trained_on, self.method)
-
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """Evaluations of the stages before RL and of the method."""
-        return of_method(self.evaluations, self.method)
-
-    @cached_property
-    def pairs(self) -> pd.DataFrame:
-        """Mass before and after RL, a row a stage and prompt; `exposed` if it saw OOD data."""
-        table = prompt_gains(self.rows)
-        return _exposed(
-            table.assign(over_pretrained=table["mass_after"] - table["mass_pretrained"])
-        )
-
-    @cached_property
-    def cells(self) -> pd.DataFrame:
-        """Mean gain (over SFT, over the pretrained model) and prompts, a row a cell and split."""
-        keys = ["axis", "seed", "ood_ratio", "exposed", "trained_on", "split"]
-        groups = self.pairs.groupby(keys)
-        return groups.agg(
-            gain=("gain", "mean"),
-            over_pretrained=("over_pretrained", "mean"),
-            size=("gain", "size"),
-        ).reset_index()
-
-    @cached_property
-    def levels(self) -> pd.DataFrame:
-        """Mean mass and prompts of every seed, ratio, stage, split and task."""
-        keys = ["axis", "seed", "ood_ratio", "stage", "split", "task"]
-        mass = np.exp(self.rows["log_mass"].clip(upper=0.0))
-        groups = mass.groupby([self.rows[key] for key in keys])
-        return _exposed(with_method(groups.agg(["mean", "size"]).reset_index()))
-
-    def gains(
-        self, axis: str, split: str, exposed: bool | None = None, over: str = "gain"
-    ) -> tuple[pd.DataFrame, int]:
-        """Mean gain over ratios, shape (seeds, training splits), and the prompts behind it."""
-        table = self.cells[(self.cells["axis"] == axis) & (self.cells["split"] == split)]
-        if exposed is not None:
-            table = table[table["exposed"] == exposed]
-        means = table.groupby(["seed", "trained_on"])[over].mean()
-        wide = means.unstack("trained_on").reindex(columns=list(SPLITS))
-        return wide, int(table.groupby("seed")["size"].max().sum())
-
-    def gain_note(self, gains: pd.DataFrame) -> str:
-        """The means of `gains` by stage, in words."""
-        means = gains.mean().dropna().rename(index=self.stage)
-        return f"mean gain by stage: {listed(means)}" if len(gains) else ""
-
-    def band(self, table: pd.DataFrame, low: float, high: float, value: str = "gain") -> pd.Series:
-        """Mean of a column in every seed over prompts of starting mass in [low, high).
-
-        Seeds with too few such prompts are left out.
+        More than there are: these did not decide.
         """
-        table = table[(table["mass_before"] >= low) & (table["mass_before"] < high)]
-        seeds = table.groupby("seed")[value].agg(["mean", "size"])
-        return seeds.loc[seeds["size"] >= self.settings.band_prompts, "mean"]
+        edge, mean = self.edge, values.mean() if len(values) else np.nan
+        if len(values) < 2:
+            return None
+        if self.kind == "few":
+            needed = inference.seeds_to_count(float((values > edge).mean()), alpha, rare)
+        else:
+            if self.kind == "outside":
+                values = values * (1 if mean > 0 else -1)
+                alpha = alpha / 2 if abs(mean) > edge else alpha
+            needed = inference.seeds_to_decide(values, edge, alpha, rare)
+        return None if needed is None else max(needed, len(values) + 1)
 
-    def matched(self, splits: Iterable[str] = SPLITS) -> pd.DataFrame:
-        """Prompts of cells with OOD data whose RL trained on their own split."""
-        table = self.pairs[self.pairs["exposed"] & self.pairs["split"].isin(list(splits))]
-        return table[table["trained_on"] == table["split"]]
+    def seedwise(self, values: np.ndarray, alpha: float) -> str:
+        """What seeds show of an absence that the mean does not say, in words; else nothing."""
+        if self.kind == "outside" or len(values) < 2 or values.mean() >= self.edge:
+            return ""
+        n, above = len(values), int((values > self.edge).sum())
+        most = inference.excluded(n, alpha, above)
+        return f"{above} of {n} seeds exceed {self.edge:g}, so at most {most:.0%} of seeds do"
 
 
-def _exposed(table: pd.DataFrame) -> pd.DataFrame:
-    positive = {ratio: Decimal(ratio) > 0 for ratio in table["ood_ratio"].unique()}
-    return table.assign(exposed=table["ood_ratio"].map(positive).astype(bool))
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """A row of the ledger before its verdict: a claim on some cells and one number a seed.
 
-
-def listed(means: pd.Series) -> str:
-    """Names and means in one line, for notes."""
-    names = (" on ".join(name) if isinstance(name, tuple) else name for name in means.index)
-    return ", ".join(f"{name} {value:+.3f}" for name, value in zip(names, means, strict=True))
-
-
-def hidden(table: pd.DataFrame, settings: ClaimsSettings) -> pd.Series:
-    """Which rows of `prompt_gains` are of prompts that the pretrained model had.
-
-    Mass there that SFT took is not new after RL.
+    `values` has the index seed; NaN says nothing. `requires` is the finding that must be supported
+    for this one to mean anything, else `otherwise` says why not; `empty` what is missing if there
+    are no values.
     """
-    return table["mass_pretrained"] >= settings.zero_mass
+
+    claim: Claim
+    axis: str
+    cells: str
+    values: pd.Series
+    note: str = ""
+    closure: float = np.nan
+    requires: Finding | None = None
+    otherwise: str = ""
+    empty: str = "nothing to test on in this run"
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """One number a seed, those that say something."""
+        return self.values.dropna().to_numpy(dtype=float)
+
+
+def decide(
+    supports: Sequence[float], contradicts: Sequence[float], alpha: float
+) -> tuple[list[str], np.ndarray]:
+    """Verdicts of a family from raw p-values of its claims and of their opposites.
+
+    Returns them and Holm's adjusted p-values, shape (2, rows): of the claims, of the opposites.
+    """
+    adjusted = np.array([inference.holm(supports), inference.holm(contradicts)])
+    words = [
+        SUPPORTED if claim <= alpha else CONTRADICTED if opposite <= alpha else INCONCLUSIVE
+        for claim, opposite in adjusted.T
+    ]
+    return words, adjusted
+
+
+def judge(findings: Iterable[Finding], settings: ClaimsSettings, look: Look | None) -> list[Row]:
+    """The rows of the ledger, in the order of the findings.
+
+    Findings of fewer than MIN_SEEDS seeds can't be decided and don't count in their family.
+    """
+    findings, alpha = list(findings), alpha_of(look, settings)
+    families: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        families.setdefault((finding.claim.name, finding.claim.statement), []).append(finding)
+    judged: dict[Finding, Row] = {}
+    for rows in families.values():
+        asked = [f for f in rows if len(f.numbers)]
+        judged |= {f: {"verdict": INCONCLUSIVE, "undecided": len(asked)} for f in asked}
+        family = [f for f in asked if look and len(f.numbers) >= MIN_SEEDS]
+        if not family:
+            continue
+        raw = np.transpose([f.claim.p_values(f.numbers, settings.rare) for f in family])
+        words, adjusted = decide(raw[0], raw[1], alpha)
+        undecided = max(len(asked) - len(family) + words.count(INCONCLUSIVE), 1)
+        for i, (finding, verdict) in enumerate(zip(family, words, strict=True)):
+            side = {SUPPORTED: 0, CONTRADICTED: 1}.get(verdict, int(raw[:, i].argmin()))
+            judged[finding] = {
+                "p_value": raw[side, i],
+                "p_adjusted": adjusted[side, i],
+                "verdict": verdict,
+                "undecided": undecided,
+            }
+    return [_row(finding, judged, settings, look, alpha) for finding in findings]
+
+
+def _row(
+    finding: Finding,
+    judged: dict[Finding, Row],
+    settings: ClaimsSettings,
+    look: Look | None,
+    alpha: float,
+) -> Row:
+    claim, values = finding.claim, finding.numbers
+    known, before = judged.get(finding, {}), finding.requires
+    blocked = before is not None and judged.get(before, {}).get("verdict") != SUPPORTED
+    verdict = INCONCLUSIVE if blocked else known.get("verdict", INCONCLUSIVE)
+    effect, low, high = claim.effect(values, alpha)
+    needed = None
+    if verdict == INCONCLUSIVE:
+        needed = claim.seeds_needed(values, alpha / known.get("undecided", 1), settings.rare)
+    notes = [
+        finding.otherwise if blocked else "",
+        finding.note,
+        claim.seedwise(values, alpha),
+        _undecided(len(values), needed, look, settings) if verdict == INCONCLUSIVE else "",
+    ]
+    if not len(values):
+        notes = [finding.note, finding.empty]
+    planned = max(len(settings.looks), 1)
+    reached = f"{look.number if look else 0} of {planned}, alpha {alpha:g}"
+    seeds = ", ".join(map(str, finding.values.dropna().index))
+    return {
+        "claim": claim.name,
+        "axis": finding.axis,
+        "statement": claim.statement,
+        "cells": f"{finding.cells}; seeds {seeds or 'none'}",
+        "effect": effect,
+        "low": low,
+        "high": high,
+        "closure": finding.closure,
+        "spread": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+        "seeds": len(values),
+        "p_value": known.get("p_value", np.nan),
+        "p_adjusted": known.get("p_adjusted", np.nan),
+        "look": reached,
+        "verdict": verdict,
+        "seeds_needed": np.nan if needed is None else float(needed),
+        "note": "; ".join(part for part in notes if part),
+    }
+
+
+def _undecided(seeds: int, needed: int | None, look: Look | None, settings: ClaimsSettings) -> str:
+    """Why there is no verdict, and what would bring one."""
+    if look is None:
+        return f"before the first look, at {settings.looks[0][0]} seeds"
+    if seeds < MIN_SEEDS:
+        return f"{seeds} seed{'' if seeds == 1 else 's'}: at least {MIN_SEEDS} are needed"
+    if needed is None:
+        return f"no number of seeds up to {inference.MOST_SEEDS} would decide it"
+    return f"about {needed} seeds would decide it"

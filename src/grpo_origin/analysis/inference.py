@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 MIN_SEEDS = 6  # before that no t test decides anything
 MOST_SEEDS = 1000  # beyond that nobody waits
 POWER = 0.8  # chance that the seeds asked for decide, if mean and spread stay as they are
+_PLANS = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
 _ROUNDING = 1e-12  # seeds that differ relatively by no more than this agree
 
 
@@ -45,9 +46,10 @@ def p_above(values: ArrayLike, edge: float) -> float:
     values = np.asarray(values, dtype=float)
     if len(values) < MIN_SEEDS:
         return 1.0
-    if _agree(values):
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    if _agree(values) or error == 0:  # numbers so small that their squares are 0
         return 0.5 ** len(values) if values.mean() > edge else 1.0
-    return float(stats.ttest_1samp(values, edge, alternative="greater").pvalue)
+    return float(special.stdtr(len(values) - 1, (edge - values.mean()) / error))
 
 
 def p_absent(values: ArrayLike, edge: float, rare: float) -> float:
@@ -58,10 +60,16 @@ def p_absent(values: ArrayLike, edge: float, rare: float) -> float:
     values = np.asarray(values, dtype=float)
     if len(values) < MIN_SEEDS:
         return 1.0
-    exceptions = int((values >= edge).sum())
-    seedwise = float(stats.binom.cdf(exceptions, len(values), rare))
     mean = 0.0 if _agree(values) and values.mean() < edge else p_above(-values, -edge)
-    return max(seedwise, mean)
+    return max(p_few(values >= edge, rare), mean)
+
+
+def p_few(seeds: ArrayLike, rare: float) -> float:
+    """p-value of `fewer than a share rare of seeds are so`, from yes or no a seed (binomial)."""
+    seeds = np.asarray(seeds, dtype=bool)
+    if len(seeds) < MIN_SEEDS:
+        return 1.0
+    return float(special.bdtr(seeds.sum(), len(seeds), rare))
 
 
 def p_outside(values: ArrayLike, low: float, high: float) -> float:
@@ -70,10 +78,14 @@ def p_outside(values: ArrayLike, low: float, high: float) -> float:
     return min(1.0, 2 * min(p_above(values, high), p_above(-values, -low)))
 
 
-def p_within(values: ArrayLike, low: float, high: float) -> float:
-    """p-value of `the mean lies within [low, high]`: two one-sided tests (Schuirmann 1987)."""
+def p_within(values: ArrayLike, low: float, high: float, rare: float) -> float:
+    """p-value of `the mean lies within [low, high]`, and so do most seeds (as in `p_absent`).
+
+    The mean by two one-sided tests (Schuirmann 1987).
+    """
     values = np.asarray(values, dtype=float)
-    return max(p_above(values, low), p_above(-values, -high))
+    seedwise = p_few((values <= low) | (values >= high), rare)
+    return max(p_above(values, low), p_above(-values, -high), seedwise)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -120,21 +132,31 @@ def seeds_to_decide(values: ArrayLike, edge: float, alpha: float, rare: float) -
     if len(values) < 2:
         return None
     distance, spread = float(values.mean()) - edge, float(values.std(ddof=1))
-    share = float((values >= edge).mean())
-    for seeds in range(MIN_SEEDS, MOST_SEEDS + 1):
-        exceptions = int(np.ceil(share * seeds))
-        below = distance < 0 and stats.binom.cdf(exceptions, seeds, rare) > alpha
-        if not below and _power(abs(distance), spread, seeds, alpha) >= POWER:
-            return seeds
-    return None
+    decided = _power(abs(distance), spread, _PLANS, alpha) >= POWER
+    if distance < 0:
+        exceptions = np.ceil(float((values >= edge).mean()) * _PLANS)
+        decided &= special.bdtr(exceptions, _PLANS, rare) <= alpha
+    return _first(decided)
 
 
-def _power(distance: float, spread: float, seeds: int, alpha: float) -> float:
-    """Chance that a one-sided t test of so many seeds finds a distance."""
+def seeds_to_count(share: float, alpha: float, rare: float) -> int | None:
+    """Seeds after which `p_few` decides, either way, if the share of such seeds stays as it is."""
+    few = special.bdtr(np.ceil(share * _PLANS), _PLANS, rare)
+    many = special.bdtr(np.ceil((1 - share) * _PLANS), _PLANS, 1 - rare)
+    return _first(np.minimum(few, many) <= alpha)
+
+
+def _first(decided: np.ndarray) -> int | None:
+    """The smallest number of seeds that decides; None if none does."""
+    return int(_PLANS[decided.argmax()]) if decided.any() else None
+
+
+def _power(distance: float, spread: float, seeds: np.ndarray, alpha: float) -> np.ndarray:
+    """Chance that a one-sided t test of so many seeds (sign test where they agree) finds it."""
     if spread <= _ROUNDING * max(distance, _ROUNDING):
-        return float(distance > 0)
+        return ((distance > 0) & (0.5**seeds <= alpha)).astype(float)
     shift = distance / spread * np.sqrt(seeds)
-    return float(stats.nct.sf(stats.t.isf(alpha, seeds - 1), seeds - 1, shift))
+    return 1 - special.nctdtr(seeds - 1, shift, special.stdtrit(seeds - 1, 1 - alpha))
 
 
 def _agree(values: np.ndarray) -> bool:

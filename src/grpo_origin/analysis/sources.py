@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Files = Sequence[str | Path]
+STAGE = ("axis", "seed", "ood_ratio", "stage")  # where `Sources.training` puts a folder
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Sources:
     """What tables are made from: files and settings; those that no wanted table needs may lack.
 
     `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
-    weight of each method, in their order, 0 where the law says nothing of its objective.
+    weight of each method, in their order, 0 where the law says nothing of its objective, and
+    `budget` the completions that an RL stage samples.
     """
 
     evaluation_files: Files = ()
@@ -34,6 +36,7 @@ class Sources:
     samples: Files = ()
     claims: ClaimsSettings = field(default_factory=ClaimsSettings)
     betas: Mapping[str, float] = field(default_factory=dict)
+    budget: int = 1
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -83,3 +86,10 @@ class Sources:
         from grpo_origin.analysis.theory import read_prompts_table
 
         return read_prompts_table(self.runs) if self.runs else None
+
+    @property
+    def zero_mass(self) -> float:
+        """Mass below which the budget has at most the chance `claims.chance` of a success."""
+        from grpo_origin.evaluation.exploration import budget_mass
+
+        return budget_mass(self.budget, self.claims.chance)

@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike
 from grpo_origin.analysis.intervals import LEVEL, constant_interval, t_interval, wilson_interval
 from grpo_origin.analysis.stages import with_method
 from grpo_origin.config.paths import BEFORE_RL
+from grpo_origin.evaluation.exploration import log_miss
 
-PASS_AT = (8, 32, 128)
+PASS_AT = (8, 32, 128, 10_000, 1_000_000)
 PAIR = ("axis", "seed", "ood_ratio", "split", "task", "prompt_index")
 # Bins of starting mass. Decades below 0.1, because the theory's bound on the gain is proportional
 # to the mass there; even steps in the middle, where the gain peaks; narrow ones at the top, where
@@ -30,18 +31,9 @@ MASS_BINS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 _ROUNDING = 1e-12  # values that differ relatively by no more than this are equal
 
 
-def pass_at_k(log_mass: ArrayLike, k: int) -> np.ndarray:
-    """Exact pass@k = 1 - (1 - Q)^k from ln Q: the chance that one of k samples is correct.
-
-    Stable at both ends: ln(1 - Q) by expm1 near Q = 1 and by log1p elsewhere (Maechler 2012,
-    log1mexp).
-    """
-    log_mass = np.minimum(np.asarray(log_mass, dtype=float), 0.0)
-    with np.errstate(divide="ignore"):
-        log_miss = np.where(
-            log_mass > -np.log(2), np.log(-np.expm1(log_mass)), np.log1p(-np.exp(log_mass))
-        )
-    return -np.expm1(k * log_miss)
+def pass_at_k(log_mass: ArrayLike, k: float) -> np.ndarray:
+    """Exact pass@k = 1 - (1 - Q)^k from ln Q: the chance that one of k samples is correct."""
+    return -np.expm1(k * log_miss(log_mass))
 
 
 def unbiased_pass_at_k(n: int, c: ArrayLike, k: int) -> np.ndarray:
@@ -57,8 +49,8 @@ def unbiased_pass_at_k(n: int, c: ArrayLike, k: int) -> np.ndarray:
         raise ValueError(f"c must be from 0 to {n}, the number of samples")
     # ln(1 - k/i) for i = n .. k+1; the next factor is 0
     factors = np.log1p(-k / np.arange(n, k, -1.0))
-    log_miss = np.concatenate([[0.0], np.cumsum(factors), np.full(k, -np.inf)])
-    return -np.expm1(log_miss[c])
+    log_none = np.concatenate([[0.0], np.cumsum(factors), np.full(k, -np.inf)])
+    return -np.expm1(log_none[c])
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from grpo_origin.analysis.claims import CONTRADICTED, SUPPORTED, Claim, Row, hidden
+from grpo_origin.analysis.claims import Claim, Row
+from grpo_origin.analysis.evidence import alpha_of, hidden, look_of
+from grpo_origin.analysis.inference import Look, excluded
 from grpo_origin.analysis.statistics import prompt_gains
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import ClaimsSettings
 
-ANSWERS = {SUPPORTED: "yes", CONTRADICTED: "no"}
 COLUMNS = (
     *("method", "trained_on", "axis", "ood_ratio", "seeds", "prompts", "hidden"),
     *("before", "after", "gain", "low", "high", "raised", "raised_at_most", "transcends"),
@@ -22,7 +23,7 @@ COLUMNS = (
 
 
 def transcend(
-    evaluations: pd.DataFrame, settings: ClaimsSettings, methods: Iterable[str]
+    evaluations: pd.DataFrame, settings: ClaimsSettings, zero_mass: float, methods: Iterable[str]
 ) -> pd.DataFrame:
     """One row a method, training split, axis and ratio, on prompts that started from about none.
 
@@ -32,17 +33,18 @@ def transcend(
     - seeds, prompts: those that count; hidden: prompts left out since the pretrained model had
       them (SFT took their mass);
     - before, after, gain: mean mass and its change, each the mean over seeds of the seeds' means;
-      low, high: interval of the gain (level 1 - `significance`);
+      low, high: one-sided bounds of the gain at the error of the look;
     - raised: share of prompts that end above the lower end of `partial`, mean over seeds;
-      raised_at_most: the upper end of its interval (seeds are what varies; where they agree, as at
-      zero, Clopper-Pearson over prompts);
-    - transcends: yes if the whole interval of the gain lies above `negligible`, no if below,
-      unclear otherwise or with fewer than two seeds.
+      raised_at_most: its upper bound (where seeds agree: if those that could still differ raised
+      all);
+    - transcends: yes if the gain is above `negligible`, no if it is below, by the tests of the
+      ledger, each row by itself; unclear otherwise.
     """
     pairs = prompt_gains(evaluations)
-    pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < settings.zero_mass)]
+    pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < zero_mass)]
+    look = look_of(evaluations["seed"].nunique(), settings)
     pairs = pairs.assign(
-        hidden=hidden(pairs, settings), raised=pairs["mass_after"] > settings.partial[0]
+        hidden=hidden(pairs, zero_mass), raised=pairs["mass_after"] > settings.partial[0]
     )
     rows: list[Row] = []
     for method in methods:
@@ -51,31 +53,36 @@ def transcend(
             cells = stage.groupby(["axis", "ood_ratio"], sort=False, observed=True)
             for (axis, ratio), started in cells:
                 where = {"method": method, "trained_on": split, "axis": axis, "ood_ratio": ratio}
-                effects = _effects(started, settings)
+                effects = _effects(started, settings, look)
                 if effects["prompts"] or effects["hidden"]:
                     rows.append(where | effects)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _effects(started: pd.DataFrame, settings: ClaimsSettings) -> Row:
+def _effects(started: pd.DataFrame, settings: ClaimsSettings, look: Look | None) -> Row:
     """The columns of one row from the prompts of its cells that started from about none."""
+    alpha = alpha_of(look, settings)
     new = started[~started["hidden"]]
     new = new[new.groupby("seed")["gain"].transform("size") >= settings.band_prompts]
     means = new.groupby("seed")[["mass_before", "mass_after", "gain", "raised"]].mean()
-    gain = Claim("transcends", "", (-1.0, settings.negligible), inside=False)
-    raised = Claim("raised", "", (-1.0, settings.partial[1]), floor=0.0, share=True)
-    judged = gain.row("", "", means["gain"], len(new), settings)
-    share = raised.row("", "", means["raised"], len(new), settings)
+    rises = Claim("transcends", "", "present", settings.negligible)
+    raised = Claim("raised", "", "present", 0.0, (0.0, 1.0))
+    gains, shares = (means[name].to_numpy(float) for name in ("gain", "raised"))
+    gain, low, high = rises.effect(gains, alpha)
+    share, _, most = raised.effect(shares, alpha)
+    if len(shares) > 1 and most == share:
+        most = share + (1 - share) * excluded(len(shares), alpha)
+    above, absent = rises.p_values(gains, settings.rare) if look else (1.0, 1.0)
     return {
         "seeds": len(means),
         "prompts": len(new),
         "hidden": int(started["hidden"].sum()),
         "before": means["mass_before"].mean(),
         "after": means["mass_after"].mean(),
-        "gain": judged["effect"],
-        "low": judged["low"],
-        "high": judged["high"],
-        "raised": share["effect"],
-        "raised_at_most": share["high"],
-        "transcends": ANSWERS.get(judged["verdict"], "unclear"),
+        "gain": gain,
+        "low": low,
+        "high": high,
+        "raised": share,
+        "raised_at_most": most,
+        "transcends": "yes" if above <= alpha else "no" if absent <= alpha else "unclear",
     }

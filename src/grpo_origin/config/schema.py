@@ -70,15 +70,23 @@ class ClaimsSettings(Section):
     """Rules of the claims ledger, fixed before the results are seen; effects are of mean mass."""
 
     significance: Number = Field(
-        0.05, gt=0, lt=0.5, description="Intervals of the ledger cover 1 - significance."
+        0.05, gt=0, lt=0.5, description="Total error of a family of verdicts, over all looks."
+    )
+    looks: tuple[tuple[Count, Rate], ...] = Field(
+        (),
+        description="Planned looks, each (seeds, error it may spend); none: one look, at all "
+        "seeds, that spends `significance`. See docs/protocol.md.",
+    )
+    rare: Rate = Field(
+        0.5, description="An absence is claimed of more than a share 1 - rare of seeds."
+    )
+    chance: Rate = Field(
+        0.01,
+        description="A success that a run's completions hold with at most this chance can't be "
+        "sampled; sets the mass that counts as zero.",
     )
     negligible: Number = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
-    zero_mass: Number = Field(
-        1e-4,
-        gt=0,
-        lt=1,
-        description="A starting mass below this is about zero: 128 samples miss 99 % of the time.",
-    )
+    takeoff: Rate = Field(0.1, description="A seed takes off if its mean gain exceeds this.")
     partial: tuple[Rate, Rate] = Field(
         (0.1, 0.9), description="From and to this starting mass a prompt is partly right."
     )
@@ -102,9 +110,15 @@ class ClaimsSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> ClaimsSettings:
-        if not self.zero_mass < self.partial[0] < self.partial[1] <= self.saturated:
+        if not self.partial[0] < self.partial[1] <= self.saturated:
+            raise ValueError("partial: both its ends, and saturated must be in rising order")
+        seeds = [needed for needed, _ in self.looks]
+        if seeds != sorted(set(seeds)):
+            raise ValueError("looks: each must have more seeds than the one before")
+        spent = sum(Decimal(str(alpha)) for _, alpha in self.looks)
+        if spent > Decimal(str(self.significance)):
             raise ValueError(
-                "partial: zero_mass, both ends of partial, and saturated must be in rising order"
+                f"looks: they spend {spent}, more than significance ({self.significance})"
             )
         return self
 

@@ -98,8 +98,8 @@ def texts(entry: FigureEntry, words: Mapping[str, Any]) -> tuple[str, str]:
     return title, caption
 
 
-def claims_table(claims: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The ledger as a reader wants it: verdict first, effect and interval of this level as one."""
+def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as a reader wants it: verdict first, effect and bounds as one."""
     numbers = claims[["effect", "low", "high"]].to_numpy(float)
     effect = [
         ("–" if math.isnan(mean) else f"{mean:+.3f}")
@@ -107,8 +107,8 @@ def claims_table(claims: pd.DataFrame, level: float) -> pd.DataFrame:
         for mean, low, high in numbers
     ]
     columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
-    columns[f"effect on mass [{100 * level:g} % interval]"] = pd.Series(effect, claims.index)
-    columns |= {"p": claims["p_value"], "cells": claims["cells"], "note": claims["note"]}
+    columns["effect on mass [one-sided bounds]"] = pd.Series(effect, claims.index)
+    columns |= {"p (Holm)": claims["p_adjusted"], "cells": claims["cells"], "note": claims["note"]}
     return pd.DataFrame(columns)
 
 
@@ -241,9 +241,8 @@ def write_report(
     `figures` are PNG files by name, all that `figures_of` names; `tables` by name hold `claims` and
     what there is of `warnings` and SHOWN_TABLES; `provenance` a record a stage, with its `stage`.
     """
-    level = 1 - settings.claims.significance
     ledgers = {
-        str(name): claims_table(table, level)
+        str(name): claims_table(table)
         for name, table in tables["claims"].groupby("method", sort=False)
     }
     main = ledgers.pop(settings.main_method)

@@ -1,0 +1,158 @@
+"""Tables of the group `claims`: the ledger and what stands beside it.
+
+Part of the registry in `tables`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpo_origin.analysis.sources import STAGE, Sources
+from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, Table, columns
+from grpo_origin.evaluation import table as evaluation_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _claims(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.ledger import ledgers
+
+    return ledgers(
+        sources.evaluations,
+        sources.claims,
+        sources.zero_mass,
+        sources.betas,
+        sources.converged,
+        sources.signal,
+    )
+
+
+def _transcend(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.transcend import transcend
+
+    return transcend(sources.evaluations, sources.claims, sources.zero_mass, sources.betas)
+
+
+def _takeoff(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.takeoff import takeoff_table
+
+    return takeoff_table(sources.gains, sources.claims.takeoff, sources.betas)
+
+
+def _transfer(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.transfer import transfer_table
+
+    return transfer_table(sources.gains, sources.zero_mass, sources.betas)
+
+
+def _crossings(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.crossings import crossings_table
+
+    return crossings_table(sources.gains)
+
+
+def _warnings(sources: Sources) -> pd.DataFrame:
+    import numpy as np
+
+    learnt, table = sources.claims.learnt, sources.evaluations
+    table = table[(table["stage"] == "sft") & (table["split"] == "id")]
+    mass = np.exp(table["log_mass"].clip(upper=0.0)).groupby([table[name] for name in STAGE])
+    low = mass.mean().rename("mass").reset_index().query("mass < @learnt")
+    texts = [evaluation_file.low_mass_warning(value, learnt) for value in low["mass"]]
+    return low.drop(columns="stage").assign(warning=texts)
+
+
+CLAIM_TABLES: dict[str, Table] = {
+    "claims": Table(
+        "claims",
+        "a claim on an RL method, judged for an axis or for all",
+        columns(
+            "method claim axis statement cells effect low high closure spread seeds p_value "
+            "p_adjusted look verdict seeds_needed note",
+            method=(TEXT, "RL method that is judged"),
+            claim=(TEXT, "name of the claim"),
+            axis=(TEXT, "axis that is judged; `all`: all together"),
+            statement=(TEXT, "what is claimed; rows of one statement are a family"),
+            cells=(TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+            effect=(NUMBER, "mean over seeds of what is judged: a mass, its change, or a share"),
+            low=(NUMBER, "lower bound of the mean at the error of the look, one-sided"),
+            high=(NUMBER, "upper bound, likewise; a two-sided claim has half the error each"),
+            closure=(NUMBER, "sum of gains / sum of room (1 - mass before), mean over seeds"),
+            spread=(NUMBER, "standard deviation of the effect over seeds"),
+            seeds=(WHOLE, "seeds that the row is judged by"),
+            p_value=(NUMBER, "of the verdict, the smaller one if inconclusive; empty if too few"),
+            p_adjusted=(NUMBER, "the same, adjusted by Holm for the rows of its family"),
+            look=(TEXT, "planned look that the run's seeds reach, and the error it may spend"),
+            verdict=(TEXT, "supported, contradicted or inconclusive"),
+            seeds_needed=(NUMBER, "about how many seeds would decide an inconclusive row"),
+            note=(TEXT, "what else to know"),
+        ),
+        _claims,
+    ),
+    "transcend": Table(
+        "claims",
+        "an RL stage, axis and OOD ratio: OOD prompts that started from about no mass",
+        columns(
+            "method trained_on axis ood_ratio seeds prompts hidden before after gain low high "
+            "raised raised_at_most transcends",
+            method=(TEXT, "RL method"),
+            trained_on=(TEXT, "split of the prompts that RL trained on"),
+            hidden=(WHOLE, "prompts left out: the pretrained model had mass that SFT took"),
+            before=(NUMBER, "mass after SFT, mean over seeds of the seeds' means"),
+            after=(NUMBER, "mass after RL, mean over seeds of the seeds' means"),
+            gain=(NUMBER, "after minus before"),
+            low=(NUMBER, "lower one-sided bound of the gain, at the error of the look"),
+            high=(NUMBER, "upper one-sided bound of the gain"),
+            raised=(NUMBER, "share of prompts that end at least partly right, mean over seeds"),
+            raised_at_most=(NUMBER, "upper one-sided bound of `raised`"),
+            transcends=(TEXT, "yes, no or unclear: whether the gain is more than negligible"),
+        ),
+        _transcend,
+    ),
+    "takeoff": Table(
+        "claims",
+        "an axis, positive OOD ratio and RL stage: seeds whose OOD prompts take off",
+        columns(
+            "axis ood_ratio method trained_on seeds taken_off low high gain",
+            taken_off=(NUMBER, "share of seeds whose mean gain exceeds `claims.takeoff`"),
+            low=(NUMBER, "lower end of its 95 % exact interval, one-sided if all or none"),
+            high=(NUMBER, "upper end of it"),
+            gain=(NUMBER, "gain in OOD mass, mean over seeds"),
+        ),
+        _takeoff,
+    ),
+    "transfer": Table(
+        "claims",
+        "a method, cell and OOD task with prompts without mass, RL on OOD prompts",
+        columns(
+            "method axis seed ood_ratio task task_mass_before prompts before after",
+            task_mass_before=(NUMBER, "mean mass of all prompts of the task after SFT"),
+            prompts=(WHOLE, "its prompts without mass, after pretraining and after SFT"),
+            before=(NUMBER, "their mean mass after SFT"),
+            after=(NUMBER, "their mean mass after RL"),
+        ),
+        _transfer,
+    ),
+    "crossings": Table(
+        "claims",
+        "an RL stage, seed and test split: where its curve of pass@k crosses that of SFT",
+        columns(
+            "axis seed ood_ratio stage method trained_on split k pass_at_k ahead",
+            k=(NUMBER, "first k up to 1e6 at which mean pass@k is equal; empty if never"),
+            pass_at_k=(NUMBER, "mean pass@k there"),
+            ahead=(TEXT, "who has more mass, that is pass@1: RL, SFT or neither"),
+        ),
+        _crossings,
+    ),
+    "warnings": Table(
+        "claims",
+        "a cell that calls for a warning; none in a good run",
+        columns(
+            "axis seed ood_ratio mass warning",
+            mass=(NUMBER, "mean ID mass after SFT"),
+            warning=(TEXT, "what is wrong and what to do"),
+        ),
+        _warnings,
+    ),
+}
