@@ -67,7 +67,7 @@ def sources(tmp_path_factory) -> Sources:
         frame(folder / "signal.parquet", [SAMPLED | unknown])
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}
-    prompt = {"pool": "train", "prompt_index": 3, "task": "trav;4;A"}
+    prompt = {"pool": "train", "split": "ood", "prompt_index": 3, "task": "trav;4;A"}
     masses = dict.fromkeys(PROMPT_COLUMNS[-3:], -0.5)
     course = ["objective", "optimal_objective"]
     course += [f"{pool}_{what}" for pool in ("train", "heldout") for what in ("mass", "distance")]

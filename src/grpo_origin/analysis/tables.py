@@ -214,8 +214,8 @@ TABLES: dict[str, Table] = {
         "theory",
         "a run to convergence and prompt",
         columns(
-            f"{_CONVERGED} pool prompt_index task mass_before mass_after mass_fixed_point law "
-            "bound",
+            f"{_CONVERGED} pool split prompt_index task mass_before mass_after mass_fixed_point "
+            "law bound",
             prompt_index=(WHOLE, "number of the prompt in its split of its file"),
             bound=(NUMBER, "upper bound of the mass, Q + (e^(1/beta) - 1) Q"),
         ),

@@ -20,7 +20,7 @@ from grpo_origin.jobs.files import read_table
 
 CELL = ["axis", "seed", "ood_ratio"]
 PROMPT_COLUMNS = (
-    *("method", "beta", *CELL, "pool", "prompt_index", "task"),
+    *("method", "beta", *CELL, "pool", "split", "prompt_index", "task"),
     *("log_mass_before", "log_mass_after", "log_mass_fixed_point"),
 )
 SAMPLE_COLUMNS = (*CELL, "split", "task", "prompt_index", "log_mass", "samples", "successes")

@@ -43,11 +43,19 @@ class TheorySettings(Section):
     betas: Betas = Field(
         ("0.3", "1", "3"), description="Weights of the KL term; text as written names the files."
     )
-    trained_on: Split = Field("ood", description="Split of the prompts, pool and held-out.")
+    trained_on: Split = Field(
+        "ood",
+        description="Split of the held-out prompts and of the pool, which takes prompts of the "
+        "other split for starting masses that it lacks.",
+    )
     seeds: Count = Field(1, description="Run for the first so many seeds.")
     pool: Count = Field(
         16,
-        description="Prompts trained on, evenly spaced ranks of starting mass; each step uses all.",
+        description="Prompts trained on, their starting masses evenly spaced in log-odds over "
+        "`masses`; each step uses all.",
+    )
+    masses: tuple[Rate, Rate] = Field(
+        (0.05, 0.9), description="From and to this starting mass prompts are taken for the pool."
     )
     steps: Count = Field(100, description="Optimiser steps.")
     group_size: Whole = Field(
@@ -64,6 +72,12 @@ class TheorySettings(Section):
         32, description="Sampling check: test prompts of each of ID and OOD."
     )
     samples: Count = Field(256, description="Sampling check: completions drawn for a prompt.")
+
+    @model_validator(mode="after")
+    def _check(self) -> TheorySettings:
+        if not self.masses[0] < self.masses[1]:
+            raise ValueError("masses: both must be in rising order")
+        return self
 
 
 class ClaimsSettings(Section):

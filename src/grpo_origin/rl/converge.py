@@ -17,13 +17,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logit
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from grpo_origin.config.schema import RuntimeSettings, TheorySettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
+from grpo_origin.evaluation.exploration import log_miss
 from grpo_origin.evaluation.law import grpo_mass, optimal_mass, optimal_objective
 from grpo_origin.evaluation.mass import exact_mass, gold_log_probs
 from grpo_origin.jobs.files import write_table
@@ -41,11 +45,46 @@ from grpo_origin.training.numerics import (
 )
 
 
-def spread(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of `count` of the values at evenly spaced ranks, in rising order of position."""
-    count = min(count, len(values))
-    ranks = ((np.arange(count) + 0.5) * len(values) / count).astype(int)
-    return np.sort(np.argsort(values, kind="stable")[ranks])
+def covering(
+    log_mass: np.ndarray, preferred: np.ndarray, masses: tuple[float, float], count: int
+) -> np.ndarray:
+    """Positions of `count` prompts whose masses cover a range, in rising order of position.
+
+    Targets are evenly spaced in log-odds over `masses`; the prompts, each taken once, are those of
+    the least total distance to them. Those not `preferred` (bool) count as one spacing farther off.
+    Prompts outside the range are taken only if there are too few inside.
+    """
+    log_odds = np.clip(log_mass - log_miss(log_mass), -1e3, 1e3)
+    low, high = logit(masses)
+    inside = np.flatnonzero((log_odds >= low) & (log_odds <= high))
+    usable = inside if len(inside) >= count else np.arange(len(log_odds))
+    targets = np.linspace(low, high, count)
+    distance = np.abs(log_odds[usable, None] - targets)
+    rows, _ = linear_sum_assignment(distance + ~preferred[usable, None] * (high - low) / count)
+    return np.sort(usable[rows])
+
+
+def choose_pool(
+    model: Any, prompts: str | Path, theory: TheorySettings, batch_size: int
+) -> pa.Table:
+    """The prompts to train on: of a prompt set, by their mass under the model.
+
+    Of the split `trained_on` where it has prompts of the masses asked for, else of the other split.
+    Prints a warning if neither has enough of them.
+    """
+    candidates = read_prompts(prompts)
+    log_mass = _exact_log_mass(model, Sequences(candidates), batch_size)
+    preferred = pc.equal(candidates["split"].cast(pa.string()), theory.trained_on).to_numpy()
+    chosen = covering(log_mass, preferred, theory.masses, theory.pool)
+    low, high = theory.masses
+    inside = int(((low <= np.exp(log_mass[chosen])) & (np.exp(log_mass[chosen]) <= high)).sum())
+    if inside < theory.pool:
+        print(
+            f"warning: {inside} prompts, fewer than theory.pool ({theory.pool}), start from a mass "
+            f"of {low:g} to {high:g}; the nearest others are taken",
+            flush=True,
+        )
+    return candidates.take(chosen)
 
 
 class Trace(TrainerCallback):
@@ -131,17 +170,16 @@ def converge(
 ) -> None:
     """Train the model folder `source` by `method` and write exact masses before and after.
 
-    The pool holds prompts of the set `prompts` at evenly spaced ranks of starting mass; the test
-    prompts of the same split are the held-out ones. `output` gets one row a prompt, `trace` the
+    The pool is chosen from the set `prompts` by starting mass (`choose_pool`); the test prompts of
+    the split `theory.trained_on` are the held-out ones. `output` gets one row a prompt, `trace` the
     course of the run. Nothing is kept of a killed run: it takes a minute. Raises NotFinite if a
     gradient or weight is no number.
     """
     device, weight = choose_device(numerics, runtime.threads), float(beta)
     model, size = load_model(source), evaluation.batch_size
     torch.nn.Module.to(model, device)
-    candidates = read_prompts(prompts, theory.trained_on)
-    chosen = spread(_exact_log_mass(model, Sequences(candidates), size), theory.pool)
-    tables = {"train": candidates.take(chosen), "heldout": read_prompts(test, theory.trained_on)}
+    chosen = choose_pool(model, prompts, theory, size)
+    tables = {"train": chosen, "heldout": read_prompts(test, theory.trained_on)}
     pools = {name: Sequences(table) for name, table in tables.items()}
     gold = {name: gold_log_probs(model, rows, size, device) for name, rows in pools.items()}
     before = {name: np.array([row.sum() for row in rows]) for name, rows in gold.items()}
@@ -180,10 +218,8 @@ def converge(
         columns = {
             key: pa.array([value] * rows.size) for key, value in (cell | {"pool": name}).items()
         }
-        columns |= {
-            "prompt_index": tables[name]["prompt_index"],
-            "task": tables[name]["task"].cast(pa.string()),
-        }
+        columns |= {label: tables[name][label].cast(pa.string()) for label in ("split", "task")}
+        columns["prompt_index"] = tables[name]["prompt_index"]
         columns["log_mass_before"] = pa.array(before[name])
         columns["log_mass_after"] = pa.array(_exact_log_mass(model, rows, size))
         columns["log_mass_fixed_point"] = pa.array(

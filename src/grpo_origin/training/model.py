@@ -40,6 +40,7 @@ def build_model(settings: ModelSettings, world: World, seed: int) -> LlamaForCau
         num_key_value_heads=settings.heads,
         max_position_embeddings=settings.context,
         rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
+        initializer_range=settings.initial_scale,
         tie_word_embeddings=False,
         bos_token_id=BOS,
         eos_token_id=EOS,
