@@ -32,7 +32,7 @@ CONFIG = {
 }
 BEFORE = ["pretrain", "sft"]
 RL = ["grpo~id", "grpo~ood", "dapo~id", "dapo~ood"]
-METRICS = ["accuracy", "mass", "pass@8", "pass@128"]
+METRICS = ["accuracy", "mass", "markers", "content", "pass@8", "pass@128"]
 
 
 def planted_settings(**changes) -> Settings:

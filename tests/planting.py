@@ -26,6 +26,11 @@ def spread(mean, seeds, width=0.002):
     return {seed: mean + width * place for seed, place in enumerate(places)}
 
 
+def parts_of(log_mass):
+    """A made-up split of the mass into its two factors."""
+    return {"log_mass_markers": log_mass * 0.25, "log_mass_content": log_mass * 0.75}
+
+
 def labelled(columns, axis, seed, ratio, stage, split, task):
     """Rows of one stage and task with the labels of an evaluation."""
     return pd.DataFrame(columns).assign(
@@ -59,6 +64,7 @@ def plant(
                         ) + np.zeros(PROMPTS)
                         with np.errstate(divide="ignore"):
                             columns = {"log_mass": np.log(values), "greedy_correct": values >= 0.5}
+                        columns |= parts_of(columns["log_mass"])
                         columns["prompt_index"] = prompts + number * PROMPTS
                         parts.append(labelled(columns, axis, seed, ratio, stage, split, task))
     return with_method(pd.concat(parts, ignore_index=True))
@@ -94,12 +100,7 @@ def evaluations(
     greedy = masses >= 0.5 if greedy is None else np.asarray(greedy, dtype=bool)
     with np.errstate(divide="ignore"):
         log_mass = np.log(masses)
-    columns = {
-        "log_mass": log_mass,
-        "log_mass_markers": log_mass * 0.25,
-        "log_mass_content": log_mass * 0.75,
-        "greedy_correct": greedy,
-    }
+    columns = {"log_mass": log_mass, **parts_of(log_mass), "greedy_correct": greedy}
     columns["prompt_index"] = np.arange(len(masses))
     return with_method(
         labelled(columns, axis, seed, ratio, stage, split, task).assign(variant="base")

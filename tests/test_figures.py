@@ -85,7 +85,7 @@ def test_axis_figure_draws_every_stage_of_both_metrics_and_splits(tables):
     picture = ENTRIES["axis"].figure(tables, "many")
     for axes, (metric, split) in zip(
         picture.axes,
-        [("accuracy", "id"), ("accuracy", "ood"), ("mass", "id"), ("mass", "ood")],
+        [(m, s) for m in ("accuracy", "mass", "markers", "content") for s in ("id", "ood")],
         strict=True,
     ):
         where = {"axis": "many", "metric": metric, "split": split}
@@ -93,8 +93,7 @@ def test_axis_figure_draws_every_stage_of_both_metrics_and_splits(tables):
         assert axes.get_ylim() == (-0.03, 1.03)
         assert places_of(axes) == ["0", "0.02", "0.1"]
     assert [axes.get_ylabel() for axes in picture.axes[::2]] == list(plotting.METRICS.values())
-    assert picture.axes[2].get_xlabel() == picture.axes[3].get_xlabel()
-    assert picture.axes[3].get_xlabel() == "OOD share of pretraining"
+    assert [axes.get_xlabel() for axes in picture.axes[-2:]] == ["OOD share of pretraining"] * 2
     assert picture.axes[1].get_title() == "out of distribution (OOD)"
     assert legend_of(picture) == LABELS
 
@@ -173,7 +172,7 @@ def test_pass_at_k_figure_starts_from_the_mass_and_leaves_no_column_without_tick
     for axes, (axis, ratio) in zip(panels, cells, strict=True):
         assert axes.get_title() == f"{axis}, OOD ratio {ratio}"
         part = [
-            table[(table["metric"] != "accuracy") & (table["stage"] != "pretrain")]
+            table[table["metric"].str.match("mass|pass@") & (table["stage"] != "pretrain")]
             for table in both(
                 tables, "summary", "seed_means", axis=axis, ood_ratio=ratio, split="ood"
             )

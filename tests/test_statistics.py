@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from grpo_origin.analysis import statistics
-from planting import covered, evaluations
+from planting import covered, evaluations, parts_of
 
 RNG = np.random.default_rng
 
@@ -86,6 +86,7 @@ def many_runs(runs, seeds, prompts, draw):
             "prompt_index": prompt,
             "log_mass": np.log(masses.ravel()),
         }
+    columns |= parts_of(columns["log_mass"])
     return pd.DataFrame({**columns, "greedy_correct": greedy.ravel()}).assign(**names)
 
 

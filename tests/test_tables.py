@@ -49,11 +49,7 @@ def sources(tmp_path_factory) -> Sources:
         return level + 0.002 * prompts / 64 + (0.1 + 0.01 * seed) * stage.endswith("ood")
 
     table = plant(mass, seeds=2, ratios=("0", "0.10"), stages=WITH_PRETRAINING)
-    table = table.assign(
-        variant="base",
-        log_mass_markers=table["log_mass"] / 4,
-        log_mass_content=table["log_mass"] * 3 / 4,
-    )
+    table = table.assign(variant="base")
     evaluations = root / "evaluation.parquet"
     arrow = pa.Table.from_pandas(table[[*COLUMNS]], evaluation_schema(), preserve_index=False)
     write_table(evaluations, arrow)

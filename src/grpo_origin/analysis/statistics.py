@@ -55,30 +55,37 @@ def unbiased_pass_at_k(n: int, c: ArrayLike, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Metric:
-    """What is averaged over prompts: a number in [0, 1] from ln Q and greedy correctness."""
+    """What is averaged over prompts: a number in [0, 1] from one column of an evaluation."""
 
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    column: str
+    of: Callable[[np.ndarray], np.ndarray]
     meaning: str
     yes_or_no: bool = False  # each prompt's value is 0 or 1, so that the mean is a proportion
 
 
 # The registry of metrics: an entry here is a metric in every table and in their README.
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(lambda _, greedy: greedy, "greedy accuracy", yes_or_no=True),
-    "mass": Metric(lambda log_mass, _: np.exp(log_mass), "correct mass Q, which is pass@1"),
-} | {
-    f"pass@{k}": Metric(
-        partial(lambda log_mass, _, k: pass_at_k(log_mass, k), k=k), f"exact pass@{k}"
-    )
-    for k in PASS_AT
-}
+    "accuracy": Metric("greedy_correct", np.asarray, "greedy accuracy", yes_or_no=True),
+    "mass": Metric("log_mass", np.exp, "correct mass Q, which is pass@1"),
+    "markers": Metric(
+        "log_mass_markers",
+        np.exp,
+        "probability of the markers (`<think>`, `<answer>`, `<eos>`: how many steps) given the "
+        "right beginning; times `content` it is Q, prompt by prompt",
+    ),
+    "content": Metric(
+        "log_mass_content", np.exp, "probability of the states between the markers, likewise"
+    ),
+} | {f"pass@{k}": Metric("log_mass", partial(pass_at_k, k=k), f"exact pass@{k}") for k in PASS_AT}
+VALUES = tuple(dict.fromkeys(metric.column for metric in METRICS.values()))
 
 
 def _metrics(evaluations: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     """Every metric of every row, shape (rows, metrics)."""
-    log_mass = np.minimum(evaluations[f"log_mass{suffix}"].to_numpy(dtype=float), 0.0)
-    greedy = evaluations[f"greedy_correct{suffix}"].to_numpy(dtype=float)
-    values = {name: metric.of(log_mass, greedy) for name, metric in METRICS.items()}
+    columns = {name: evaluations[name + suffix].to_numpy(dtype=float) for name in VALUES}
+    for name in set(VALUES) - {"greedy_correct"}:
+        columns[name] = np.minimum(columns[name], 0.0)  # rounding can make a mass more than 1
+    values = {name: metric.of(columns[metric.column]) for name, metric in METRICS.items()}
     return pd.DataFrame(values, index=evaluations.index)
 
 
@@ -217,10 +224,10 @@ def later_stages(evaluations: pd.DataFrame, baseline: str) -> list[str]:
     return [stage for stage in sorted(evaluations["stage"].unique()) if stage not in before]
 
 
-def _pairs(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def _pairs(evaluations: pd.DataFrame, baseline: str, columns: Iterable[str]) -> pd.DataFrame:
     """Every row of a later stage beside the baseline's of the same prompt (suffix `_before`)."""
     cell = ["axis", "seed", "ood_ratio"]
-    values = [*PAIR, "log_mass", "greedy_correct"]
+    values = [*PAIR, *columns]
     before = evaluations.loc[evaluations["stage"] == baseline, values]
     later = evaluations["stage"].isin(later_stages(evaluations, baseline))
     after = evaluations.loc[later, [*values, "stage"]]
@@ -233,12 +240,11 @@ def _pairs(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
         raise ValueError(
             f"unpaired prompts: every stage must have the same prompts as {baseline} of its cell"
         )
-    pairs["greedy_correct_before"] = pairs["greedy_correct_before"].astype(bool)
     return pairs
 
 
 def _gain_moments(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    pairs = _pairs(evaluations, baseline)
+    pairs = _pairs(evaluations, baseline, VALUES)
     return _seed_moments(_metrics(pairs) - _metrics(pairs, "_before"), pairs, by_task=False)
 
 
@@ -267,7 +273,8 @@ def prompt_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFra
     pretrained model; NaN without one: SFT can hide mass that pretraining put there). Raises
     ValueError if a stage and the baseline do not have the same prompts.
     """
-    pairs = _pairs(evaluations, baseline).rename(columns={"log_mass": "log_mass_after"})
+    pairs = _pairs(evaluations, baseline, ["log_mass"])
+    pairs = pairs.rename(columns={"log_mass": "log_mass_after"})
     first = evaluations.loc[evaluations["stage"] == BEFORE_RL[0], [*PAIR, "log_mass"]]
     first = first.rename(columns={"log_mass": "log_mass_pretrained"})
     pairs = pairs.merge(first, how="left", on=list(PAIR))

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-METRICS = {"accuracy": "greedy accuracy", "mass": "mean correct mass Q"}
+METRICS = {
+    "accuracy": "greedy accuracy",
+    "mass": "mean correct mass Q",
+    "markers": "of Q: markers",
+    "content": "of Q: content",
+}
 EXPOSURE = "OOD share of pretraining"
 SHIFT = 0.12  # between series at the same place, in steps of the horizontal axis
 SPLIT_LABELS = {"id": "in distribution (ID)", "ood": "out of distribution (OOD)"}

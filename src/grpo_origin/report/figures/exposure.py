@@ -35,25 +35,25 @@ WIDEST = 4  # panels beside each other
     category="Axes",
     title="{{ axis }}: accuracy and correct mass at every stage",
     caption="""
-    Greedy accuracy (top) and mean correct mass Q (bottom), both from 0 to 1 and exact, from one
-    forward pass a prompt, against the share of OOD samples in pretraining (evenly spaced, so that 0
-    and the smallest ratio stay apart). {{ prompts }} ID and {{ prompts }} OOD test prompts a seed,
-    a line a stage; {{ means }}. Where tasks differ in their number of operations, the pretrained
-    model has less mass on ID prompts because it also continues prompts with further operations; SFT
-    teaches where a prompt ends, and may hide OOD mass that pretraining had put there.
+    Greedy accuracy, mean correct mass Q, and the two factors of Q, all exact, from one forward pass
+    a prompt, against the share of OOD samples in pretraining (evenly spaced, so that 0 and the
+    smallest ratio stay apart). Markers: the probability of every <think>, <answer> and
+    <eos> of the right completion, that is, of the right number of steps; content: of the
+    states between them. {{ prompts }} ID and {{ prompts }} OOD test prompts a seed, a line a stage;
+    {{ means }}. SFT on ID prompts may hide OOD mass that pretraining had put there.
     """,
 )
 def axis_figure(summary: pd.DataFrame, seed_means: pd.DataFrame, axis: str) -> Figure:
-    """Accuracy and mean mass against the OOD ratio, ID and OOD, a line a stage."""
+    """Accuracy, mean mass and its factors against the OOD ratio, ID and OOD, a line a stage."""
     series = Measured(summary, seed_means).where(axis=axis)
     ratios, stages = ordered(series.means["ood_ratio"]), stages_of(series.means)
-    figure, panels = panels_of(2, 2, sharex=True, sharey=True)
+    figure, panels = panels_of(len(METRICS), 2, height=2.0, sharex=True, sharey=True)
     for row, (metric, label) in enumerate(METRICS.items()):
         for column, split in enumerate(SPLITS):
             axes = panels[row, column]
             part = series.where(metric=metric, split=split)
             stage_lines(axes, part, "ood_ratio", ratios, stages)
-            ratio_axis(axes, ratios, label=row == 1)
+            ratio_axis(axes, ratios, label=row == len(METRICS) - 1)
             axes.set_ylim(*UNIT)
             axes.set_ylabel(label if column == 0 else "")
             if row == 0:
