@@ -28,6 +28,10 @@ SAMPLED = {
     "any_success": 0.9,
     "moved": True,
 }
+LEDGER_ROW = [
+    {"method": "grpo", "claim": "exposure", "axis": "any name", "statement": "other"}
+    | {"verdict": "supported", "seeds": 10, "effect": 0.4}
+]
 WITH_PRETRAINING = ("pretrain", *STAGES, "raft~ood")
 
 
@@ -69,6 +73,7 @@ def sources(tmp_path_factory) -> Sources:
     course += [f"{pool}_{what}" for pool in ("train", "heldout") for what in ("mass", "distance")]
     sample = {"axis": "any name", "seed": 0, "ood_ratio": "0.10", "split": "ood"}
     sample |= {"task": "trav;4;A", "log_mass": np.log(0.5), "samples": 8, "successes": 4}
+    reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(
         evaluation_files=[evaluations],
         training=training,
@@ -78,6 +83,7 @@ def sources(tmp_path_factory) -> Sources:
         claims=ClaimsSettings(),
         betas={"grpo": 1.0, "raft": 0.0},
         budget=7680,
+        reference=reference,
     )
 
 

@@ -84,6 +84,11 @@ def axis_of(wildcards):
     return SETTINGS.axes[wildcards.axis].model_dump(exclude=left_out)
 
 
+def recorded_settings():
+    """What is kept of a run's settings, to compare the next run of that name with."""
+    return SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"})
+
+
 # --- resources: never a reason to run again
 
 

@@ -5,6 +5,7 @@ import json
 
 from snakemake.iocontainers import Wildcards
 
+from grpo_origin.config.load import differing
 from grpo_origin.jobs.provenance import is_current
 
 
@@ -31,21 +32,6 @@ def outdated_jobs():
                 inputs = files_of_job(getattr(rules, name).input, wildcards)
                 if not all(is_current(output, params, inputs) for output in there):
                     yield name, outputs
-
-
-def differing(before, now, prefix=""):
-    """Keys, dotted, whose values differ between two nested mappings."""
-    for key in dict.fromkeys([*before, *now]):
-        pair = before.get(key), now.get(key)
-        if all(isinstance(value, dict) for value in pair):
-            yield from differing(*pair, f"{prefix}{key}.")
-        elif pair[0] != pair[1]:
-            yield f"{prefix}{key}"
-
-
-def recorded_settings():
-    """What is kept of a run's settings, to compare the next run of that name with."""
-    return SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"})
 
 
 def warn_of_other_settings():

@@ -15,5 +15,6 @@ with job(snakemake, "claims"):
         claims=ClaimsSettings(**params.claims),
         betas=params.betas,
         budget=params.budget,
+        reference=next(iter(inputs.reference), ""),
     )
     write_tables(snakemake.output.tables, sources)

@@ -16,6 +16,7 @@ with job(snakemake, "report"):
         snakemake.output[0],
         settings=Settings.model_validate(snakemake.params.settings),
         beta=snakemake.params.beta,
+        unlike_reference=snakemake.params.unlike_reference,
         figures=by_name(snakemake.input.figures),
         tables={name: read_table(path).to_pandas() for name, path in tables.items()},
         provenance=[

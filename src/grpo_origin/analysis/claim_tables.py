@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 
 def _claims(sources: Sources) -> pd.DataFrame:
-    from grpo_origin.analysis.ledger import ledgers
+    return sources.ledger
 
-    return ledgers(
-        sources.evaluations,
-        sources.claims,
-        sources.zero_mass,
-        sources.betas,
-        sources.converged,
-        sources.signal,
-    )
+
+def _agreement(sources: Sources) -> pd.DataFrame:
+    import pandas as pd
+
+    from grpo_origin.analysis.agreement import COLUMNS, agreement
+    from grpo_origin.jobs.files import read_table
+
+    if not sources.reference:
+        return pd.DataFrame(columns=[*COLUMNS])
+    return agreement(sources.ledger, read_table(sources.reference).to_pandas())
 
 
 def _transcend(sources: Sources) -> pd.DataFrame:
@@ -89,6 +91,30 @@ CLAIM_TABLES: dict[str, Table] = {
             note=(TEXT, "what else to know"),
         ),
         _claims,
+    ),
+    "agreement": Table(
+        "claims",
+        "a row of `claims` beside the same row of the reference run",
+        columns(
+            "method claim axis statement cells verdict seeds effect reference_verdict "
+            "reference_seeds reference_effect agreement",
+            method=(TEXT, "RL method that is judged"),
+            claim=(TEXT, "name of the claim"),
+            axis=(TEXT, "axis that is judged; `all`: all together"),
+            statement=(TEXT, "what is claimed"),
+            cells=(TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+            verdict=(TEXT, "this run's"),
+            seeds=(WHOLE, "seeds that this run judges by"),
+            effect=(NUMBER, "mean over this run's seeds of what is judged"),
+            reference_verdict=(TEXT, "the reference run's; empty if it has no such row"),
+            reference_seeds=(NUMBER, "seeds that the reference run judges by"),
+            reference_effect=(NUMBER, "mean over the reference run's seeds"),
+            agreement=(
+                TEXT,
+                "agrees, differs, too few seeds (here), undecided there, not there",
+            ),
+        ),
+        _agreement,
     ),
     "transcend": Table(
         "claims",

@@ -25,8 +25,9 @@ class Sources:
     """What tables are made from: files and settings; those that no wanted table needs may lack.
 
     `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
-    weight of each method, in their order, 0 where the law says nothing of its objective, and
-    `budget` the completions that an RL stage samples.
+    weight of each method, in their order, 0 where the law says nothing of its objective, `budget`
+    the completions that an RL stage samples, and `reference` the ledger that the run's is compared
+    with, none if empty.
     """
 
     evaluation_files: Files = ()
@@ -37,6 +38,7 @@ class Sources:
     claims: ClaimsSettings = field(default_factory=ClaimsSettings)
     betas: Mapping[str, float] = field(default_factory=dict)
     budget: int = 1
+    reference: str | Path = ""
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -93,3 +95,12 @@ class Sources:
         from grpo_origin.evaluation.exploration import budget_mass
 
         return budget_mass(self.budget, self.claims.chance)
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """The claims ledgers of all methods."""
+        from grpo_origin.analysis.ledger import ledgers
+
+        return ledgers(
+            self.evaluations, self.claims, self.zero_mass, self.betas, self.converged, self.signal
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +140,13 @@ def _known_keys(path: list[str]) -> list[str]:
                 return []
             section = annotation
     return list(section.model_fields)
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Keys, dotted, whose values differ between two nested mappings."""
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}"

@@ -28,6 +28,10 @@ class Stage:
     trained_on: str | None = None
 
 
+# What the shipped reference run is compared by: its ledger and the settings it ran with.
+REFERENCE_LEDGER, REFERENCE_SETTINGS = "reference/claims.parquet", "reference/settings.json"
+
+
 def rl_stage(trained_on: str, method: str = "grpo") -> str:
     """Name of an RL stage: `grpo~id`, `grpo~ood`, `dapo~ood`, ..."""
     return f"{method}~{trained_on}"

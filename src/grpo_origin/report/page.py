@@ -189,7 +189,7 @@ def _categories(
         data = base64.b64encode(Path(figures[name]).read_bytes()).decode()
         sections[entry.category].figures.append(Picture(name, title, caption, data))
     for name, (category, title) in SHOWN_TABLES.items():
-        if name in tables:
+        if name in tables and len(tables[name]):
             sections[category].tables.append((title, tables[name]))
     return [section for section in sections.values() if section.figures or section.tables]
 
@@ -235,11 +235,13 @@ def write_report(
     figures: Mapping[str, str | Path],
     tables: Mapping[str, pd.DataFrame],
     provenance: Sequence[Mapping[str, Any]],
+    unlike_reference: Sequence[str] = (),
 ) -> None:
     """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
     `figures` are PNG files by name, all that `figures_of` names; `tables` by name hold `claims` and
-    what there is of `warnings` and SHOWN_TABLES; `provenance` a record a stage, with its `stage`.
+    what there is of `warnings` and SHOWN_TABLES; `provenance` a record a stage, with its `stage`;
+    `unlike_reference` names settings in which the reference run differs.
     """
     ledgers = {
         str(name): claims_table(table)
@@ -272,6 +274,7 @@ def write_report(
             claims=main,
             others=ledgers,
             categories=categories,
+            unlike_reference=unlike_reference,
             commits=sorted({str(record["git_commit"]) for record in provenance}),
             software=software(provenance),
             numerics=numerics,

@@ -23,6 +23,7 @@ PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")  # counts for the page 
 
 # Sections of the report that hold figures and tables, in its order.
 CATEGORIES = (
+    "Agreement with the reference run",
     "Axes",
     "What RL gains",
     "What RL loses",
@@ -148,6 +149,7 @@ class ShownTable(NamedTuple):
 
 
 SHOWN_TABLES = {
+    "agreement": ShownTable("Agreement with the reference run", "Verdicts here and there"),
     "transcend": ShownTable(
         "Beyond zero", "Does it transcend? OOD prompts that started from about no mass"
     ),

@@ -1,0 +1,66 @@
+"""A run's ledger beside that of the reference run."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from grpo_origin.analysis.agreement import COLUMNS, agreement
+from grpo_origin.analysis.sources import Sources
+from grpo_origin.analysis.table_files import make_table
+from grpo_origin.config.load import differing
+
+
+def ledger(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    """Rows of claim, axis and verdict."""
+    table = pd.DataFrame(rows, columns=["claim", "axis", "verdict"])
+    return table.assign(
+        method="grpo", statement=table["claim"] + " holds", cells="some", seeds=7, effect=0.5
+    )
+
+
+def words(own, other) -> list[str]:
+    return agreement(ledger(*own), ledger(*other))["agreement"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reference", "word"),
+    [
+        ("supported", "supported", "agrees"),
+        ("contradicted", "contradicted", "agrees"),
+        ("supported", "contradicted", "differs"),
+        ("inconclusive", "supported", "too few seeds"),
+        ("inconclusive", "inconclusive", "too few seeds"),
+        ("supported", "inconclusive", "undecided there"),
+    ],
+)
+def test_verdicts_are_compared(verdict, reference, word):
+    assert words([("exposure", "depth", verdict)], [("exposure", "depth", reference)]) == [word]
+
+
+def test_rows_meet_by_claim_axis_statement_and_place():
+    """Foreign tokens are judged of two sets of cells with one statement: these keep their order."""
+    own = [("foreign", "token", "supported"), ("foreign", "token", "contradicted")]
+    other = [("x", "token", "supported"), *own, ("foreign", "depth", "contradicted")]
+    assert words(own, other) == ["agrees", "agrees"]
+    assert words(own, other[2:]) == ["differs", "not there"]
+    assert words([("foreign", "length", "supported")], other) == ["not there"]
+
+
+def test_both_runs_numbers_stand_beside_each_other():
+    reference = ledger(("exposure", "depth", "supported")).assign(seeds=10, effect=0.25)
+    row = agreement(ledger(("exposure", "depth", "supported")), reference).iloc[0]
+    assert [row["seeds"], row["reference_seeds"]] == [7, 10]
+    assert [row["effect"], row["reference_effect"]] == [0.5, 0.25]
+
+
+def test_without_a_reference_the_table_is_empty():
+    assert make_table("agreement", Sources()).columns.tolist() == [*COLUMNS]
+    assert make_table("agreement", Sources()).empty
+
+
+def test_settings_that_differ_are_named_with_their_section():
+    before = {"run": "a", "rl": {"steps": 60, "beta": 0.1}, "axes": {"depth": {"ratios": [0]}}}
+    now = {"run": "a", "rl": {"steps": 60, "beta": 0.2}, "axes": {"depth": None}, "seeds": [1]}
+    assert list(differing(before, now)) == ["rl.beta", "axes.depth", "seeds"]
+    assert not list(differing(before, before))
