@@ -17,13 +17,13 @@ from grpo_origin.jobs.errors import Interrupted, NotFinite
 from grpo_origin.jobs.lease import LeaseError
 from helpers import REPO, environment, write_config
 
-CELL = {"--axis": "depth", "--seed": "0", "--ratio": "0.001"}
+CELL = {"--axis": "depth", "--seed": "0", "--ratio": "0.003"}
 MISTAKES = {
     "axis": ("cell", {"--axis": "width"}, ["axis", "'width'", "depth, length, token"]),
-    "seed": ("cell", {"--seed": "7"}, ["seed", "'7'", "0, 1, 2"]),
+    "seed": ("cell", {"--seed": "77"}, ["seed", "'77'", "0, 1, 2"]),
     "seed that is no number": ("cell", {"--seed": "one"}, ["seed", "'one'", "0, 1, 2"]),
-    "ratio of another axis": ("cell", {"--ratio": "0.1"}, ["ratio", "'0.1'", "0.001, 0.003"]),
-    "ratio written otherwise": ("cell", {"--ratio": "0.0010"}, ["ratio", "'0.0010'"]),
+    "ratio of another axis": ("cell", {"--ratio": "0.1"}, ["ratio", "'0.1'", "0, 0.003, 0.01"]),
+    "ratio written otherwise": ("cell", {"--ratio": "0.0030"}, ["ratio", "'0.0030'"]),
     "stage": ("stage grpo", {}, ["stage", "'grpo'", "pretrain, sft, grpo~id, grpo~ood"]),
     "no file": ("cell", {"--config": "none.yaml"}, ["none.yaml: No such file"]),
     "old key": ("cell", {"--config": "old.yaml"}, ["grpo: this key is called rl now"]),
@@ -129,7 +129,7 @@ def installed(wheel: Path, folder: Path, *arguments: str) -> subprocess.Complete
 
 def test_the_wheel_holds_what_the_commands_need(wheel, tmp_path):
     cost = installed(wheel, tmp_path, "cost")
-    assert cost.stdout.startswith("laptop: 0.21M parameters, 375 jobs"), cost.stderr
+    assert cost.stdout.startswith("laptop: 0.21M parameters, 569 jobs"), cost.stderr
     docs = installed(wheel, tmp_path, "docs")
     assert docs.stdout == (REPO / "docs" / "configuration.md").read_text(), docs.stderr
     short = {"pretrain": {"samples": 320}, "rl": {"steps": 1}, "trained_on": ["ood"]}

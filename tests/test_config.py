@@ -15,7 +15,7 @@ from grpo_origin.study import open_study
 from helpers import REPO, TINY, changed, copy_code, snakemake
 
 DEFAULT = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
-LAPTOP_CELLS = 60
+LAPTOP_CELLS = 84
 
 
 def axis(**changes):
@@ -323,7 +323,7 @@ def test_an_override_merges_deeply_over_the_defaults(name):
     settings, default = open_study(merged(DEFAULT, override)).settings, load_settings(DEFAULT)
     assert settings.run == name
     assert settings.pretrain.samples == override["pretrain"]["samples"]
-    assert settings.axes["depth"].ratios == tuple(override["axes"]["depth"]["ratios"])
+    assert settings.axis_ratios("depth") == tuple(override["ratios"])
     assert settings.axes["depth"].id == default.axes["depth"].id  # not named by the override
     assert settings.world == default.world
 

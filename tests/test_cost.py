@@ -34,9 +34,9 @@ RATES = Rates(
     pool_bytes_per_sample=10,
     startup_s=3600,
 )
-# Width 32, 1 layer, inner size 64, 8 nodes: V = 8 + 2 x 8 = 24.
-MATMUL = 4 * 32 * 32 + 3 * 32 * 64 + 24 * 32
-ALL = MATMUL + 24 * 32 + 3 * 32
+# Width 32, 1 layer, inner size 64, 8 nodes: V = 9 + 2 x 8 = 25.
+MATMUL = 4 * 32 * 32 + 3 * 32 * 64 + 25 * 32
+ALL = MATMUL + 25 * 32 + 3 * 32
 
 
 def study(**changes):
@@ -55,11 +55,11 @@ def study(**changes):
 
 def test_parameters_by_hand_and_of_the_model():
     settings = tiny()
-    assert matmul_parameters(settings.model, 24) == MATMUL == 11008
-    assert parameters(settings.model, 24) == ALL == 11872
+    assert matmul_parameters(settings.model, 25) == MATMUL == 11040
+    assert parameters(settings.model, 25) == ALL == 11936
     model = build_model(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), World(8, 0), 0)
     assert (
-        parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 24)
+        parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 25)
         == model.num_parameters()
     )
 
@@ -189,7 +189,7 @@ def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     paper = ["cost", "--config", str(REPO / "config" / "paper.yaml")]
     main([*paper, "--json", "plan.json", *options])
     written = json.loads((tmp_path / "plan.json").read_text())
-    assert written["stages"]["pretrain"]["jobs"] == 72
+    assert written["stages"]["pretrain"]["jobs"] == 7 * 4 * 6
     assert "GPU-hours" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: no rate for 'paper'"):
         main([*paper, "--rates", "none.json"])

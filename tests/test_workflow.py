@@ -74,7 +74,7 @@ def cells(groups: int, cells: int) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), cells(12, 60)),
+        ((), cells(28, 84)),
         (("--configfile", "config/smoke.yaml"), cells(4, 8)),
         (CONFIG, cells(1, 2)),
     ],
@@ -98,7 +98,7 @@ def test_a_single_cell(tree):
 
 
 def test_a_stage_folder_is_a_target(tree):
-    assert core(planned(tree, "results/laptop/token/seed~2/ood~0.3/sft")) == {
+    assert core(planned(tree, "results/laptop/token/seed~2/ood~0.1/sft")) == {
         "pretraining_data": 1,
         "prompts": 1,
         "pretrain": 1,
@@ -240,10 +240,10 @@ def test_model_folders_open_offline_with_the_auto_classes(sweep, monkeypatch):
             tokenizer.pad_token_id,
             tokenizer.eos_token_id,
         )
-        ids = tokenizer("<bos> A B <trav>", return_tensors="pt", add_special_tokens=False)[
+        ids = tokenizer("<bos> A B <trav> <solve>", return_tensors="pt", add_special_tokens=False)[
             "input_ids"
         ]
-        answer = tokenizer.decode(model.generate(ids, max_new_tokens=4, do_sample=False)[0, 4:])
+        answer = tokenizer.decode(model.generate(ids, max_new_tokens=4, do_sample=False)[0, 5:])
         assert answer.startswith("<answer>")
         assert not list((sweep / CELL / stage).glob("*.bin"))
 

@@ -99,7 +99,7 @@ class ModelSettings(Section):
         10_000.0, gt=0, le=1e12, description="Base of the rotary embedding (assumption)."
     )
     initial_scale: Number = Field(
-        0.02, gt=0, le=1, description="Standard deviation of the initial weights (assumption)."
+        0.05, gt=0, le=1, description="Standard deviation of the initial weights (assumption)."
     )
 
     @model_validator(mode="after")
