@@ -59,6 +59,7 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
         "mass_gains": _over_seeds(bins),
         "seed_mass_gains": bins,
         "training": _training(settings, draws),
+        "transfer": _transfer(settings, draws),
         "theory_prompts": prompts,
         "theory_trace": trace,
     }
@@ -115,6 +116,19 @@ def _training(settings, draws) -> pd.DataFrame:
     table = _with_stage(pd.DataFrame(rows))
     columns = ("reward_mean", "zero_variance_share", "kl")
     return table.assign(**{name: draws.uniform(size=len(table)) for name in columns})
+
+
+def _transfer(settings: Settings, draws) -> pd.DataFrame:
+    """Prompts without mass of every OOD task, seed and positive ratio."""
+    cells = product(("grpo", "dapo"), settings.axes, settings.seeds)
+    rows = [
+        {"method": method, "axis": axis, "seed": seed, "ood_ratio": "0.1", "task": str(task)}
+        | {"task_mass_before": 10 ** draws.uniform(-30, 0), "prompts": int(draws.integers(1, 40))}
+        | {"before": 1e-8, "after": draws.uniform()}
+        for method, axis, seed in cells
+        for task in settings.axes[axis].ood
+    ]
+    return pd.DataFrame(rows)
 
 
 def _theory(draws) -> tuple[pd.DataFrame, pd.DataFrame]:

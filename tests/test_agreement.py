@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
 from grpo_origin.analysis.agreement import COLUMNS, agreement
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.table_files import make_table
+from grpo_origin.cli import main
 from grpo_origin.config.load import differing
 
 
@@ -64,3 +67,32 @@ def test_settings_that_differ_are_named_with_their_section():
     now = {"run": "a", "rl": {"steps": 60, "beta": 0.2}, "axes": {"depth": None}, "seeds": [1]}
     assert list(differing(before, now)) == ["rl.beta", "axes.depth", "seeds"]
     assert not list(differing(before, before))
+
+
+def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
+    run, reference = tmp_path / "run", tmp_path / "reference"
+    (run / "tables").mkdir(parents=True)
+    reference.mkdir()
+    own = ledger(("exposure", "depth", "supported"), ("exposure", "token", "supported"))
+    own.to_parquet(run / "tables" / "claims.parquet")
+    ledger(("exposure", "depth", "supported"), ("exposure", "token", "inconclusive")).to_parquet(
+        reference / "claims.parquet"
+    )
+    for folder, steps in ((run, 60), (reference, 30)):
+        (folder / "settings.json").write_text(json.dumps({"rl": {"steps": steps}}))
+    main(["compare", str(run), str(reference)])
+    settings, counts, header, *rows = capsys.readouterr().out.splitlines()
+    assert settings == "settings that differ: rl.steps"
+    assert counts == "rows: 1 agrees, 1 undecided there"
+    assert "verdict there" in header
+    (row,) = rows
+    assert "token" in row
+    assert "inconclusive" in row
+
+
+def test_compare_names_the_file_that_a_folder_lacks(tmp_path):
+    with pytest.raises(SystemExit, match=r"claims.parquet: missing"):
+        main(["compare", str(tmp_path), str(tmp_path)])
+    ledger(("exposure", "depth", "supported")).to_parquet(tmp_path / "claims.parquet")
+    with pytest.raises(SystemExit, match=r"error: .*settings.json: can't be read"):
+        main(["compare", str(tmp_path), str(tmp_path)])

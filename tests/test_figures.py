@@ -201,6 +201,18 @@ def test_forgetting_figure_draws_either_split_of_either_stage(tables):
                 assert sorted(dots) == pytest.approx(sorted(seeds["mean"]))
 
 
+def test_transfer_figure_has_a_point_for_every_seed_and_task_of_the_method(tables):
+    axes = ENTRIES["transfer"].figure(tables).axes[0]
+    table = tables["transfer"]
+    assert [dots.get_label() for dots in axes.collections] == ["many", "single"]
+    for dots, axis in zip(axes.collections, ("many", "single"), strict=True):
+        part = table[table["axis"] == axis]
+        mass = part["task_mass_before"].clip(lower=1e-20)
+        places = np.column_stack([mass, part["after"]])
+        assert np.asarray(dots.get_offsets()) == pytest.approx(places)
+        assert np.argsort(dots.get_sizes()).tolist() == np.argsort(part["prompts"]).tolist()
+
+
 def test_a_stage_looks_the_same_in_every_figure_and_for_every_method(full):
     def look(kind, table, label):
         picture = ENTRIES[kind].figure(table, "many")

@@ -213,3 +213,16 @@ def test_zero_mass_follows_from_the_budget(sources):
     """A mass below it leaves 7,680 completions without a success in 99 of 100 runs."""
     assert 1 - (1 - sources.zero_mass) ** 7680 == pytest.approx(0.01, abs=1e-4)
     assert f"mass < {sources.zero_mass:.2g}" in " ".join(make_table("claims", sources)["cells"])
+
+
+def test_the_summary_of_the_signal_is_over_seeds(tmp_path):
+    places = []
+    for seed, moved in ((0, True), (1, False)):
+        folder = tmp_path / str(seed)
+        frame(folder / "signal.parquet", [SAMPLED | {"moved": moved, "any_success": 0.5}])
+        places.append(("any name", seed, "0", "grpo~ood", folder))
+    row = make_table("signal_summary", Sources(training=places)).iloc[0]
+    assert row[["seeds", "completions", "rewarded", "moved"]].tolist() == [2, 2 * 7680, 6, 1]
+    assert row["expected_successes"] == 5.0
+    assert row["any_success"] == pytest.approx(0.75)
+    assert row["contrast_share"] == pytest.approx(0.01)

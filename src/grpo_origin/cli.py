@@ -1,4 +1,4 @@
-"""The command line, `grpo-origin`: a cell or stage without Snakemake, the cost plan, the docs.
+"""The command line, `grpo-origin`: a cell or stage without Snakemake, plans, two runs compared.
 
 Each subcommand imports what it needs, so that help and mistakes are answered at once.
 """
@@ -9,11 +9,13 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpo_origin.config.fields import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from grpo_origin.config.paths import Paths
     from grpo_origin.study import Study
 
@@ -58,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     seeds.add_argument("folder", nargs="?", help="run folder such as results/laptop")
     seeds.add_argument("--results", default="results", help="folder (default: results)")
 
+    compare = commands.add_parser("compare", help="verdicts and settings of two runs")
+    compare.set_defaults(run=_compare)
+    compare.add_argument("first", help="run folder such as results/laptop")
+    compare.add_argument("second", help="another one, or reference")
+
     for command in (cell, stage):
         command.add_argument("--axis", required=True)
         command.add_argument("--seed", required=True)
@@ -96,15 +103,38 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _seeds(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.seeds import seed_plan
+
+    ledger, settings = _judged(options.folder or _open(options)[1].root)
+    print(seed_plan(ledger, len(settings["seeds"]), settings["claims"]["looks"]))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.agreement import comparison
+    from grpo_origin.config.load import differing
+
+    (ledger, settings), (other, settings_there) = map(_judged, (options.first, options.second))
+    print(comparison(ledger, other, list(differing(settings, settings_there))))
+
+
+def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Ledger and settings of a run, or of a folder with both files as `reference`.
+
+    Raises ArtefactError if either is missing or can't be read.
+    """
     import json
 
-    from grpo_origin.analysis.seeds import seed_plan
+    from grpo_origin.jobs.errors import ArtefactError
     from grpo_origin.jobs.files import read_table
 
-    root = Path(options.folder or _open(options)[1].root)
-    ledger = read_table(root / "tables" / "claims.parquet").to_pandas()
-    settings = json.loads((root / "settings.json").read_text(encoding="utf-8"))
-    print(seed_plan(ledger, len(settings["seeds"]), settings["claims"]["looks"]))
+    tables = Path(folder) / "tables"
+    ledger = read_table((tables if tables.is_dir() else Path(folder)) / "claims.parquet")
+    path = Path(folder) / "settings.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(path, f"can't be read ({error})") from None
+    return ledger.to_pandas(), settings
 
 
 def _docs(options: argparse.Namespace) -> None:

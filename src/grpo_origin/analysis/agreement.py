@@ -5,6 +5,7 @@ Called by the registry of tables (against the shipped reference run) and by `grp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,17 @@ from grpo_origin.analysis.claims import INCONCLUSIVE
 KEY = ["method", "claim", "axis", "statement"]
 SHOWN = ["verdict", "seeds", "effect"]
 COLUMNS = (*KEY, "cells", *SHOWN, *(f"reference_{name}" for name in SHOWN), "agreement")
+# Columns of COLUMNS as `comparison` calls them.
+TOLD = {
+    "method": "method",
+    "claim": "claim",
+    "axis": "axis",
+    "verdict": "verdict",
+    "reference_verdict": "verdict there",
+    "effect": "effect",
+    "reference_effect": "effect there",
+    "cells": "cells",
+}
 AGREES, DIFFERS, TOO_FEW = "agrees", "differs", "too few seeds"
 UNDECIDED, MISSING = "undecided there", "not there"
 
@@ -47,3 +59,17 @@ def _word(verdict: str, reference: Any) -> str:
     if reference == INCONCLUSIVE:
         return UNDECIDED
     return AGREES if verdict == reference else DIFFERS
+
+
+def comparison(claims: pd.DataFrame, other: pd.DataFrame, differing: Sequence[str]) -> str:
+    """Two runs in words: settings that differ, verdicts counted, rows without the same verdict."""
+    rows = agreement(claims, other)
+    lines = [f"settings that differ: {', '.join(differing) or 'none'}"]
+    counts = rows["agreement"].value_counts()
+    lines.append("rows: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    unlike = rows[rows["verdict"] != rows["reference_verdict"]]
+    if len(unlike):
+        shown = unlike[[*TOLD]].rename(columns=TOLD)
+        text = {name: "{:+.3f}".format for name in ("effect", "effect there")}
+        lines.append(shown.to_string(index=False, na_rep="-", formatters=text, justify="left"))
+    return "\n".join(lines)

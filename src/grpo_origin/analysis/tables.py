@@ -73,6 +73,26 @@ def _training(sources: Sources) -> pd.DataFrame:
     return sources.of_stages(TRAINING_LOG, logged)
 
 
+def _signal_summary(sources: Sources) -> pd.DataFrame:
+    """Table `signal` over seeds."""
+    import numpy as np
+
+    table = sources.of_stages(SIGNAL)
+    with np.errstate(divide="ignore"):
+        table["log_missed"] = np.log1p(-table["any_success"].to_numpy(dtype=float))
+    groups = table.groupby(["axis", "ood_ratio", "stage", *METHOD_COLUMNS], sort=False)
+    over = groups.agg(
+        seeds=("seed", "nunique"),
+        completions=("completions", "sum"),
+        rewarded=("rewarded", "sum"),
+        contrast_share=("contrast_share", "mean"),
+        moved=("moved", "sum"),
+    )
+    over["expected_successes"] = groups["expected_successes"].sum(min_count=1)
+    over["any_success"] = -np.expm1(groups["log_missed"].sum(min_count=1))
+    return over.reset_index()
+
+
 def _theory_prompts(sources: Sources) -> pd.DataFrame:
     if sources.converged is None:
         raise ValueError("no runs to convergence given")
@@ -193,6 +213,21 @@ TABLES: dict[str, Table] = {
             moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
         ),
         lambda sources: sources.of_stages(SIGNAL),
+    ),
+    "signal_summary": Table(
+        "evaluation",
+        "an axis, OOD ratio and RL stage: what its seeds had to learn from",
+        columns(
+            "axis ood_ratio stage method trained_on seeds completions rewarded contrast_share "
+            "expected_successes any_success moved",
+            completions=(WHOLE, "completions sampled, all seeds together"),
+            rewarded=(WHOLE, "exact matches among them"),
+            contrast_share=(NUMBER, "share of groups that held right and wrong ones; mean"),
+            expected_successes=(NUMBER, "matches expected of the SFT models, all seeds together"),
+            any_success=(NUMBER, "probability of at least one match in any seed"),
+            moved=(WHOLE, "seeds in which any weight differs from the SFT model's"),
+        ),
+        _signal_summary,
     ),
     "theory": Table(
         "theory",

@@ -6,7 +6,7 @@ The Snakefile asks `figures_of` what a run draws, `report.draw` draws it, `repor
 from __future__ import annotations
 
 from grpo_origin.config.schema import Settings
-from grpo_origin.report.figures import exposure, gains, methods, theory, training
+from grpo_origin.report.figures import exposure, gains, methods, theory, training, transfer
 from grpo_origin.report.registry import ENTRIES, Drawing, FigureEntry, drawings
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "methods",
     "theory",
     "training",
+    "transfer",
 ]
 
 
