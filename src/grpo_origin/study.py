@@ -6,15 +6,17 @@ The workflow, the command line and the cost plan start from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.grid import Grid
 from grpo_origin.config.load import load_settings, read_config
-from grpo_origin.config.paths import Paths
+from grpo_origin.config.paths import BASE, Paths, place_of
 from grpo_origin.config.schema import Settings
+from grpo_origin.config.variants import CHANGED, variant_config
 from grpo_origin.data.strings import check_string_space
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
 
@@ -24,10 +26,17 @@ PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake
 
 @dataclass(frozen=True)
 class Study:
-    """Settings that can run, with their RL methods."""
+    """Settings that can run, with their RL methods; of a run or of one of its variants.
+
+    `variants` are those of the run, in their order; a variant has none itself. `sft_samples` is
+    what the prompts of RL avoid, whether there is an SFT stage or not.
+    """
 
     settings: Settings
     methods: dict[str, Method]
+    variant: str = BASE
+    sft_samples: int = 0
+    variants: tuple[Study, ...] = ()
 
     @cached_property
     def grid(self) -> Grid:
@@ -36,8 +45,8 @@ class Study:
 
     @cached_property
     def paths(self) -> Paths:
-        """Where everything of the run lives."""
-        return Paths(self.settings.run)
+        """Where everything of it lives."""
+        return Paths(self.settings.run, place=place_of(self.variant))
 
     @property
     def rl_prompts(self) -> int:
@@ -47,10 +56,35 @@ class Study:
 
 def open_study(config: Mapping[str, Any]) -> Study:
     """Check a merged configuration; raises ConfigError, one line that names the key."""
+    study = _open(config)
+    variants: list[Study] = []
+    for name, changes in study.settings.variants.items():
+        variant = variant_config(config, study.settings, name, changes)
+        try:
+            opened = _open(variant, name, study.sft_samples)
+        except ConfigError as error:
+            raise ConfigError(f"variants.{name}: {error}") from None
+        for other in (study, *variants):
+            if _same(opened, other):
+                raise ConfigError(f"variants.{name}: it changes nothing, it is {other.variant}")
+        variants.append(opened)
+    return replace(study, variants=tuple(variants))
+
+
+def _open(config: Mapping[str, Any], variant: str = BASE, sft_samples: int = 0) -> Study:
     settings = load_settings(config)
     methods = load_methods(settings)
     check_string_space(settings, prompts_needed(settings, methods))
-    return Study(settings, methods)
+    return Study(settings, methods, variant, sft_samples or settings.sft.samples)
+
+
+def _same(variant: Study, other: Study) -> bool:
+    """Whether two studies train alike wherever they have the same cells."""
+    first, second = (
+        study.settings.model_dump(include={*CHANGED}) | {"methods": study.methods}
+        for study in (variant, other)
+    )
+    return first == second
 
 
 def read_study(*files: str | Path) -> Study:

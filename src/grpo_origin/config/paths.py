@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BEFORE_RL = ("pretrain", "sft")
+BASE = "base"  # the variant of a run's own settings
 
 # What the folder of an RL stage holds beside its model.
 TRAINING_LOG, PROVENANCE = "training_log.parquet", "provenance.json"
@@ -37,6 +38,11 @@ def rl_stage(trained_on: str, method: str = "grpo") -> str:
     return f"{method}~{trained_on}"
 
 
+def place_of(variant: str) -> str:
+    """Where a variant's files lie below the folder of the run: nothing for the base."""
+    return "" if variant == BASE else f"variants/{variant}/"
+
+
 def stage_of(name: str) -> Stage:
     """The stage of a name: the one place that takes such names apart."""
     method, _, trained_on = name.rpartition("~")
@@ -45,10 +51,14 @@ def stage_of(name: str) -> Stage:
 
 @dataclass(frozen=True)
 class Paths:
-    """Paths of a run, as text with `/` between the parts."""
+    """Paths of a run, as text with `/` between the parts.
+
+    `place` is where data and cells of a variant lie below the run's folder (`place_of`).
+    """
 
     run: str
     results: str = "results"
+    place: str = ""
 
     @property
     def root(self) -> str:
@@ -57,7 +67,7 @@ class Paths:
 
     def group(self, axis: str, seed: int | str) -> str:
         """Folder of an axis and seed."""
-        return f"{self.root}/{axis}/seed~{seed}"
+        return f"{self.root}/{self.place}{axis}/seed~{seed}"
 
     def data(self, axis: str, seed: int | str, name: str) -> str:
         """A data file: one of DATA_FILES, summary, or provenance."""
@@ -74,7 +84,7 @@ class Paths:
 
     def checkpoint(self, axis: str, seed: int | str, ratio: str, stage: str) -> str:
         """State of an unfinished stage: outside of every output, so that a killed job finds it."""
-        return f"{self.root}/checkpoints/{axis}/seed~{seed}/ood~{ratio}/{stage}"
+        return f"{self.root}/checkpoints/{self.place}{axis}/seed~{seed}/ood~{ratio}/{stage}"
 
     def evaluation(self, axis: str, seed: int | str, ratio: str) -> str:
         """Exact evaluation of all stages of a cell."""

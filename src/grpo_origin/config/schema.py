@@ -25,6 +25,7 @@ from grpo_origin.config.fields import (
     Whole,
 )
 from grpo_origin.config.notation import SPLITS, Split, Splits, ood_count
+from grpo_origin.config.paths import BASE
 from grpo_origin.config.stages import (
     AxisSettings,
     EvaluationSettings,
@@ -216,6 +217,13 @@ class ResourceSettings(Section):
     )
 
 
+# Names that would be folders of the run itself, or mean the run's own settings.
+RESERVED = {
+    "axes": ("variants", "checkpoints", "tables", "figures", "logs"),
+    "variants": (BASE,),
+}
+
+
 def _method_entries(entries: Any) -> Any:
     """The `methods` list, each entry a name or `{name: {setting: value}}`, as settings by name.
 
@@ -268,6 +276,14 @@ class Settings(Section):
     trained_on: Splits = Field(
         SPLITS, description="Prompts that RL trains on: a stage for each method and split."
     )
+    variants: dict[
+        Annotated[str, Field(max_length=NAME_LENGTH, pattern=f"^{NAME}$")], dict[str, Any]
+    ] = Field(
+        {},
+        description="The run with one thing changed, by name: changes to `model`, `pretrain`, "
+        "`sft`, `rl`, `methods`, `trained_on` or `numerics`, and lists `axes`, `ratios`, `seeds` "
+        "that it is limited to.",
+    )
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
@@ -279,6 +295,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
+        for key, names in (("axes", self.axes), ("variants", self.variants)):
+            for name in names:
+                if name in RESERVED[key]:
+                    raise ValueError(f"{key}.{name}: this name is taken, use another one")
         for name, axis in self.axes.items():
             for ratio in self.axis_ratios(name):
                 if Decimal(ratio) > Decimal(self.pretrain.ood_pool):

@@ -1,0 +1,112 @@
+"""Which variant makes a file: what a variant does not change is made once, for all that need it.
+
+A file's lineage is every setting that it depends on, its own and those upstream. The first of the
+run and its variants that has the cell and the same lineage makes the file, the others read it
+there. Called by the workflow and by `cell`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpo_origin.config.grid import DATA_FILES, Cell
+from grpo_origin.config.paths import BASE, place_of, rl_stage, stage_of
+from grpo_origin.study import Study
+
+
+def family(study: Study) -> dict[str, Study]:
+    """The run and its variants by name, in their order."""
+    return {member.variant: member for member in (study, *study.variants)}
+
+
+def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
+    """The settings that decide a data file (`data/sft`, ...) or a stage (`sft`, ...) of an axis."""
+    settings = study.settings
+    tasks = settings.axes[axis].model_dump(include={"id", "ood"})
+    origin = {"world": settings.world.model_dump(), "tasks": tasks}
+    if name.startswith("data/"):
+        return origin | _data(study, axis, name.removeprefix("data/"))
+    numerics = {"numerics": settings.numerics.model_dump()}
+    if name == "pretrain":
+        own = {"model": settings.model.model_dump(), "pretrain": settings.pretrain.model_dump()}
+        return origin | numerics | own
+    before = lineage(study, axis, previous(study, name))
+    if name == "sft":
+        return {"from": before, "sft": settings.sft.model_dump()} | numerics
+    stage = stage_of(name)
+    method = study.methods[str(stage.method)]
+    return {
+        "from": before,
+        "prompts": lineage(study, axis, "data/grpo"),
+        "rl": method.settings(settings.rl).model_dump(),
+        "method": {stage.method: method.model_dump()},
+        "trained_on": stage.trained_on,
+    } | numerics
+
+
+def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
+    settings = study.settings
+    if name == "sft":
+        return {"samples": study.sft_samples}
+    if name == "grpo":
+        return {"prompts": study.rl_prompts, "sft_samples": study.sft_samples}
+    if name == "test":
+        return {"prompts": settings.evaluation.prompts, "mixed": settings.axes[axis].mixed}
+    return {"samples": settings.pretrain.samples, "ood_pool": settings.pretrain.ood_pool}
+
+
+def previous(study: Study, name: str) -> str:
+    """The stage whose model a stage starts from."""
+    names = [stage.name for stage in study.grid.stages if not stage.method]
+    return names[names.index(name) - 1] if name in names else names[-1]
+
+
+def maker(study: Study, variant: str, cell: Cell, name: str) -> Study:
+    """The run or variant that makes a file of a variant's cell (or group, for data)."""
+    members = family(study)
+    wanted = lineage(members[variant], cell["axis"], name)
+    for member in members.values():
+        if member.variant == variant:
+            return member
+        if _has(member, cell, name) and lineage(member, cell["axis"], name) == wanted:
+            return member
+    raise KeyError(variant)
+
+
+def _has(study: Study, cell: Cell, name: str) -> bool:
+    if name.startswith("data/"):
+        return {key: cell[key] for key in ("axis", "seed")} in study.grid.groups
+    return cell in study.grid.cells and name in [stage.name for stage in study.grid.stages]
+
+
+def jobs(study: Study) -> dict[str, list[Cell]]:
+    """The jobs of a run with its variants by rule, each as the wildcards of its outputs.
+
+    Of a variant only those of files that no earlier one makes, and all evaluations. The workflow
+    plans by it, the cost plan counts it.
+    """
+    planned: dict[str, list[Cell]] = {rule: [] for rule in study.grid.jobs}
+    for variant, member in family(study).items():
+        for rule, cells in member.grid.jobs.items():
+            planned[rule] += [
+                cell | ({"place": place_of(variant)} if cell else {})
+                for cell in cells
+                if variant == BASE or _is_own(study, variant, rule, cell)
+            ]
+    return planned
+
+
+def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
+    """Whether a job of a variant makes what no earlier one does."""
+    cell: Cell = {key: wildcards[key] for key in ("axis", "seed", "ratio") if key in wildcards}
+    names = {
+        "pretraining_data": ["data/pretrain-id"],
+        "prompts": [f"data/{wildcards.get('set')}"],
+        "data_summary": [f"data/{name}" for name in DATA_FILES],
+        "pretrain": ["pretrain"],
+        "sft": ["sft"],
+        "rl": [rl_stage(str(wildcards.get("trained_on")), str(wildcards.get("method")))],
+    }
+    if rule not in names:
+        return rule == "evaluate"
+    return any(maker(study, variant, cell, name).variant == variant for name in names[rule])

@@ -1,0 +1,108 @@
+"""Variants: what they may change, which cells they have, and what they share with the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.paths import place_of
+from grpo_origin.lineage import family, jobs, maker
+from helpers import TINY, tiny_study
+
+CELL = {"axis": "mini", "seed": 0, "ratio": "0.25"}
+STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood")
+
+
+def with_variants(**variants):
+    return tiny_study(variants=variants)
+
+
+def own(study, variant: str) -> Counter:
+    """Jobs of a variant by rule."""
+    place = place_of(variant)
+    return Counter(
+        rule for rule, cells in jobs(study).items() for cell in cells if cell.get("place") == place
+    )
+
+
+CELLS = len(TINY["ratios"]) * len(TINY["seeds"])
+KINDS = {
+    "rl": ({"rl": {"beta": 0.5}}, {"rl": 2}),
+    "prompts of rl": (
+        {"rl": {"prompts_per_step": 3}},
+        {"rl": 2, "prompts": 1, "data_summary": 1},
+    ),
+    "sft": ({"sft": {"epochs": 3}}, {"sft": 1, "rl": 2}),
+    "model": ({"model": {"layers": 2}}, {"pretrain": 1, "sft": 1, "rl": 2}),
+    "pretraining data": (
+        {"pretrain": {"samples": 4000}},
+        {"pretraining_data": 1, "data_summary": 1, "pretrain": 1, "sft": 1, "rl": 2},
+    ),
+    "one split more than the run": ({"trained_on": ["ood"]}, {}),
+}
+A_GROUP = ("prompts", "data_summary", "pretraining_data")
+
+
+@pytest.mark.parametrize(("changes", "made"), KINDS.values(), ids=KINDS)
+def test_a_variant_makes_what_it_changes_and_what_follows(changes, made):
+    study = with_variants(other=changes)
+    groups = len(study.grid.groups)
+    expected = {rule: n * (groups if rule in A_GROUP else CELLS) for rule, n in made.items()}
+    assert own(study, "other") == expected | {"evaluate": CELLS}
+
+
+def test_a_file_is_made_by_the_first_that_has_its_cell_and_settings():
+    study = with_variants(
+        longer={"sft": {"epochs": 3}},
+        longer_and_softer={"sft": {"epochs": 3}, "rl": {"beta": 0.5}},
+    )
+    who = {name: maker(study, "longer_and_softer", CELL, name).variant for name in STAGES}
+    assert who == {
+        "pretrain": "base",
+        "sft": "longer",
+        "grpo~id": "longer_and_softer",
+        "grpo~ood": "longer_and_softer",
+    }
+    elsewhere = with_variants(
+        longer={"sft": {"epochs": 3}, "ratios": ["0"]},
+        longer_and_softer={"sft": {"epochs": 3}, "rl": {"beta": 0.5}},
+    )
+    assert maker(elsewhere, "longer_and_softer", CELL, "sft").variant == "longer_and_softer"
+    assert maker(elsewhere, "longer_and_softer", CELL | {"ratio": "0"}, "sft").variant == "longer"
+
+
+def test_a_variant_has_the_cells_that_it_is_limited_to():
+    study = with_variants(some={"rl": {"beta": 0.5}, "ratios": ["0.25"], "seeds": [0]})
+    assert family(study)["some"].grid.cells == [CELL]
+    assert own(study, "some") == {"rl": 2, "evaluate": 1}
+
+
+BAD = {
+    "no change": ({}, "variants.v: write what it changes"),
+    "a word": ("rl", "variants.v"),
+    "unknown section": ({"reward": {}}, r"variants\.v\.reward: unknown key \(allowed: model, "),
+    "unknown key": ({"rl": {"stepz": 3}}, r"variants\.v: rl\.stepz: unknown key.*'steps'"),
+    "bad value": ({"model": {"layers": 0}}, r"variants\.v: model\.layers: .*not 0"),
+    "the run's own value": ({"rl": {"steps": 12}}, "it changes nothing, it is base"),
+    "unknown axis": ({"rl": {"beta": 1}, "axes": ["wide"]}, r"axes: 'wide' is none of the run's"),
+    "unknown seed": ({"rl": {"beta": 1}, "seeds": [9]}, r"variants\.v\.seeds: 9 is none"),
+    "no cell": ({"rl": {"beta": 1}, "ratios": ["0.5"]}, r"variants\.v\.ratios: none of its axes"),
+    "no list": ({"rl": {"beta": 1}, "axes": "mini"}, r"variants\.v\.axes: write a list"),
+    "worlds": ({"world": {"nodes": 9}}, r"variants\.v\.world: unknown key"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_a_bad_variant_is_refused_in_one_line(changes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        with_variants(v=changes)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_two_variants_that_are_the_same_and_reserved_names_are_refused():
+    with pytest.raises(ConfigError, match=r"variants\.b: it changes nothing, it is a"):
+        with_variants(a={"rl": {"beta": 0.5}}, b={"rl": {"beta": 0.5}})
+    with pytest.raises(ConfigError, match=r"variants\.base: this name is taken"):
+        with_variants(base={"rl": {"beta": 0.5}})
