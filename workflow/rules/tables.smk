@@ -1,6 +1,5 @@
 # Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
 from grpo_origin.analysis.tables import names_of
-from grpo_origin.config.paths import REFERENCE_LEDGER, REFERENCE_SETTINGS
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     names_of(group, converged=bool(GRID.theory_runs))
@@ -21,11 +20,6 @@ BETAS = {
 
 # Completions that an RL stage samples: what a mass must be to count as more than zero.
 BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_size
-
-# The shipped reference run, which every run is compared with. Only its content counts: a fresh
-# checkout has other times.
-REFERENCE = [Path(workflow.basedir) / name for name in (REFERENCE_LEDGER, REFERENCE_SETTINGS)]
-IS_COMPARED = all(path.exists() for path in REFERENCE)
 
 
 rule tables:
