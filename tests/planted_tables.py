@@ -123,6 +123,7 @@ def _transfer(settings: Settings, draws) -> pd.DataFrame:
     cells = product(("grpo", "dapo"), settings.axes, settings.seeds)
     rows = [
         {"method": method, "axis": axis, "seed": seed, "ood_ratio": "0.1", "task": str(task)}
+        | {"stage": f"{method}~ood", "trained_on": "ood"}
         | {"task_mass_before": 10 ** draws.uniform(-30, 0), "prompts": int(draws.integers(1, 40))}
         | {"before": 1e-8, "after": draws.uniform()}
         for method, axis, seed in cells

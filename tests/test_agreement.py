@@ -17,9 +17,10 @@ from grpo_origin.config.load import differing
 def ledger(*rows: tuple[str, str, str]) -> pd.DataFrame:
     """Rows of claim, axis and verdict."""
     table = pd.DataFrame(rows, columns=["claim", "axis", "verdict"])
-    return table.assign(
-        method="grpo", statement=table["claim"] + " holds", cells="some", seeds=7, effect=0.5
-    )
+    texts = dict.fromkeys(("look", "note"), "-")
+    numbers = dict.fromkeys(("low", "high", "closure", "spread", "p_value", "p_adjusted"), 0.5)
+    table = table.assign(method="grpo", statement=table["claim"] + " holds", **texts, **numbers)
+    return table.assign(cells="some; seeds 0, 1", seeds=7, effect=0.5, seeds_needed=9.0)
 
 
 def words(own, other) -> list[str]:
@@ -41,13 +42,20 @@ def test_verdicts_are_compared(verdict, reference, word):
     assert words([("exposure", "depth", verdict)], [("exposure", "depth", reference)]) == [word]
 
 
-def test_rows_meet_by_claim_axis_statement_and_place():
-    """Foreign tokens are judged of two sets of cells with one statement: these keep their order."""
-    own = [("foreign", "token", "supported"), ("foreign", "token", "contradicted")]
-    other = [("x", "token", "supported"), *own, ("foreign", "depth", "contradicted")]
-    assert words(own, other) == ["agrees", "agrees"]
-    assert words(own, other[2:]) == ["differs", "not there"]
-    assert words([("foreign", "length", "supported")], other) == ["not there"]
+def test_rows_meet_by_claim_axis_statement_and_cells_whatever_the_seeds():
+    """Foreign tokens are judged at every ratio with one statement."""
+    own = ledger(("foreign", "token", "supported"), ("foreign", "token", "contradicted"))
+    own["cells"] = ["ratio 0; seeds 0, 1", "ratio 0.1; seeds 0, 1"]
+    other = own.iloc[::-1].assign(cells=["ratio 0.1; seeds 5", "ratio 0; seeds 6"])
+    assert agreement(own, other)["agreement"].tolist() == ["agrees", "agrees"]
+    assert agreement(own, other.iloc[:1])["agreement"].tolist() == ["not there", "agrees"]
+    assert agreement(own.assign(method="raft"), other).empty
+
+
+def test_what_no_number_of_seeds_decides_does_not_lack_seeds():
+    own = ledger(("exposure", "depth", "inconclusive")).assign(seeds_needed=float("nan"))
+    other = ledger(("exposure", "depth", "supported"))
+    assert agreement(own, other)["agreement"].tolist() == ["undecided here"]
 
 
 def test_both_runs_numbers_stand_beside_each_other():
@@ -92,6 +100,10 @@ def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
 
 def test_compare_names_the_file_that_a_folder_lacks(tmp_path):
     with pytest.raises(SystemExit, match=r"claims.parquet: missing"):
+        main(["compare", str(tmp_path), str(tmp_path)])
+    old = ledger(("exposure", "depth", "supported")).drop(columns="look")
+    old.to_parquet(tmp_path / "claims.parquet")
+    with pytest.raises(SystemExit, match=r"error: .*claims.parquet: .*without column look"):
         main(["compare", str(tmp_path), str(tmp_path)])
     ledger(("exposure", "depth", "supported")).to_parquet(tmp_path / "claims.parquet")
     with pytest.raises(SystemExit, match=r"error: .*settings.json: can't be read"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from grpo_origin.analysis.inference import p_absent
 from grpo_origin.cli import main
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import OPERATIONS
@@ -38,6 +40,15 @@ def test_defaults_of_the_models_are_those_of_the_default_run(section):
 def test_every_configuration_is_valid(name):
     settings = read_study(DEFAULT, REPO / "config" / name).settings
     assert settings.run == ("laptop" if name == "config.yaml" else name.removesuffix(".yaml"))
+
+
+@pytest.mark.parametrize("name", ["config", "reference"])
+def test_an_absence_on_every_axis_can_be_supported_with_the_seeds_of_a_run(name):
+    """All seeds agreeing: 2^-n, times the rows of the family (docs/protocol.md)."""
+    settings = read_settings(DEFAULT, REPO / "config" / f"{name}.yaml")
+    values = np.zeros(len(settings.seeds))
+    p_value = p_absent(values, settings.claims.negligible, settings.claims.rare)
+    assert p_value * len(settings.axes) <= settings.claims.significance
 
 
 def test_every_setting_has_a_description():

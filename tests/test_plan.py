@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -202,6 +203,26 @@ def test_a_fresh_checkout_with_the_results_copied_has_nothing_to_do(sweep, tmp_p
     write_config(tmp_path)
     shutil.copytree(sweep / "results", tmp_path / "results", symlinks=True)  # keeps times, as cp -a
     assert planned(tmp_path, *CONFIG) == {}
+
+
+def test_the_reference_run_is_compared_with_by_its_content(copy):
+    results, reference = copy / "results" / "tiny", copy / "reference"
+    reference.mkdir()
+    shutil.copy(results / "tables" / "claims.parquet", reference)
+    assert planned(copy, *CONFIG) == {}  # not without its settings
+    shutil.copy(results / "settings.json", reference)
+    follows = {"claims": 1, "figures": 1, "report": 1}
+    assert planned(copy, *CONFIG) == follows
+    assert snakemake(copy, "--cores", "2", *CONFIG).returncode == 0
+    agreement = pd.read_parquet(results / "tables" / "agreement.parquet")
+    assert (agreement["verdict"] == agreement["reference_verdict"]).all()
+    assert len(agreement) == len(pd.read_parquet(reference / "claims.parquet"))
+    assert "Agreement with the reference run" in (results / "report.html").read_text()
+    os.utime(reference / "claims.parquet")  # as a fresh checkout does
+    assert planned(copy, *CONFIG) == {}
+    table = pd.read_parquet(reference / "claims.parquet")
+    table.assign(verdict="supported").to_parquet(reference / "claims.parquet")
+    assert planned(copy, *CONFIG) == follows
 
 
 @pytest.mark.parametrize("metadata", [True, False], ids=["with .snakemake", "without .snakemake"])

@@ -30,7 +30,7 @@ SAMPLED = {
 }
 LEDGER_ROW = [
     {"method": "grpo", "claim": "exposure", "axis": "any name", "statement": "other"}
-    | {"verdict": "supported", "seeds": 10, "effect": 0.4}
+    | {"cells": "those", "verdict": "supported", "seeds": 10, "effect": 0.4}
 ]
 WITH_PRETRAINING = ("pretrain", *STAGES, "raft~ood")
 

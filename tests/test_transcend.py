@@ -12,6 +12,7 @@ from grpo_origin.analysis.transcend import transcend
 from grpo_origin.config.schema import ClaimsSettings
 
 PROMPTS, SEEDS, ZERO_MASS = 200, 6, 1e-4
+BOTH = {"grpo": ZERO_MASS, "raft": ZERO_MASS}
 SETTINGS = ClaimsSettings()
 STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood", "raft~ood")
 
@@ -67,7 +68,7 @@ def answers(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     ],
 )
 def test_transcends(mass, answer):
-    table = transcend(planted({"raft~ood": mass}), SETTINGS, ZERO_MASS, ["grpo", "raft"])
+    table = transcend(planted({"raft~ood": mass}), SETTINGS, BOTH)
     given = answers(table)
     assert given["raft", "ood", "0.1"] == answer
     assert {value for key, value in given.items() if key != ("raft", "ood", "0.1")} == {"no"}
@@ -87,14 +88,13 @@ def test_only_prompts_that_start_from_about_nothing_count():
     assert transcend(
         planted({"raft~ood": (0.5, 0.5, 0.6) * 2}, start=1e-3),
         SETTINGS,
-        ZERO_MASS,
-        ["grpo", "raft"],
+        BOTH,
     ).empty
 
 
 def test_mass_that_only_sft_hid_is_no_transcending():
     table = planted({"pretrain": (0.4,) * SEEDS, "raft~ood": (0.5, 0.55, 0.6) * 2})
-    row = transcend(table, SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    row = transcend(table, SETTINGS, {"raft": ZERO_MASS}).query("ood_ratio == '0.1'").iloc[0]
     assert (row["prompts"], row["hidden"], row["transcends"]) == (0, SEEDS * PROMPTS, "unclear")
     assert np.isnan(row["gain"])
 
@@ -107,7 +107,7 @@ def test_a_seed_with_few_such_prompts_does_not_count():
         & (table["prompt_index"] >= SETTINGS.band_prompts - 1)
     )
     table.loc[few, "log_mass"] = np.log(0.5)
-    row = transcend(table, SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    row = transcend(table, SETTINGS, {"raft": ZERO_MASS}).query("ood_ratio == '0.1'").iloc[0]
     assert row["seeds"] == SEEDS - 1
     assert row["prompts"] == (SEEDS - 1) * PROMPTS
     assert row["raised"] == 1
@@ -117,7 +117,7 @@ def test_before_after_and_gain_are_means_over_seeds():
     """Seeds of different numbers of prompts: means of seeds, not of prompts, and they add up."""
     table = planted({"raft~ood": (0.2, 0.4, 0.9) * 2})
     many = (table["seed"] == 2) & (table["split"] == "ood") & (table["prompt_index"] >= 30)
-    row = transcend(table[~many], SETTINGS, ZERO_MASS, ["raft"]).query("ood_ratio == '0.1'").iloc[0]
+    row = transcend(table[~many], SETTINGS, {"raft": ZERO_MASS}).query("ood_ratio == '0.1'").iloc[0]
     assert row["prompts"] == (SEEDS - 1) * PROMPTS + 30
     assert row["before"] == pytest.approx(1e-6)
     assert row["after"] == pytest.approx(0.5)

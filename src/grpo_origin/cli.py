@@ -106,7 +106,7 @@ def _seeds(options: argparse.Namespace) -> None:
     from grpo_origin.analysis.seeds import seed_plan
 
     ledger, settings = _judged(options.folder or _open(options)[1].root)
-    print(seed_plan(ledger, len(settings["seeds"]), settings["claims"]["looks"]))
+    print(seed_plan(ledger, settings["claims"]["looks"]))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -124,11 +124,13 @@ def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     import json
 
+    from grpo_origin.analysis.tables import TABLES
     from grpo_origin.jobs.errors import ArtefactError
     from grpo_origin.jobs.files import read_table
 
     tables = Path(folder) / "tables"
-    ledger = read_table((tables if tables.is_dir() else Path(folder)) / "claims.parquet")
+    file = (tables if tables.is_dir() else Path(folder)) / "claims.parquet"
+    ledger = read_table(file, [*TABLES["claims"].columns])
     path = Path(folder) / "settings.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,5 @@
 # What all rules share: the run's settings, grid and paths, and what is set up around its jobs.
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.load import differing
+from grpo_origin.config.paths import REFERENCE_LEDGER, REFERENCE_SETTINGS
 from grpo_origin.jobs import prefork
 from grpo_origin.jobs.files import hold_alone, write_json
 from grpo_origin.jobs.fingerprint import code_fingerprint
@@ -87,6 +90,22 @@ def axis_of(wildcards):
 def recorded_settings():
     """What is kept of a run's settings, to compare the next run of that name with."""
     return SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"})
+
+
+# The shipped reference run, which every run is compared with. Only its content counts: a fresh
+# checkout has other times.
+REFERENCE = [Path(workflow.basedir) / name for name in (REFERENCE_LEDGER, REFERENCE_SETTINGS)]
+IS_COMPARED = all(path.exists() for path in REFERENCE)
+
+
+def unlike_reference():
+    """Settings in which the run differs from the reference run."""
+    if not IS_COMPARED:
+        return []
+    reference = json.loads(REFERENCE[1].read_text(encoding="utf-8"))
+    return [
+        key for key in differing(reference, recorded_settings()) if key not in ("run", "claims")
+    ]
 
 
 # --- resources: never a reason to run again

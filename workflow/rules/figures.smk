@@ -1,19 +1,6 @@
 # Tables -> figures -> report.
-import json
-
-from grpo_origin.config.load import differing
-from grpo_origin.config.paths import REFERENCE_SETTINGS
-
 FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
 PAGE_TABLES = [name for name in ("claims", "warnings", *SHOWN_TABLES) if name in TABLE_NAMES]
-
-
-def unlike_reference():
-    """Settings in which the run differs from the reference run, seeds aside."""
-    if not IS_COMPARED:
-        return []
-    reference = json.loads(Path(REFERENCE_SETTINGS).read_text(encoding="utf-8"))
-    return [key for key in differing(reference, recorded_settings()) if key not in ("run", "seeds")]
 
 
 rule figures:

@@ -1,11 +1,8 @@
 # Results that do not belong to these settings: found by the record that every job leaves beside its
 # outputs, so that results copied from elsewhere or half remade never pass for this run's.
 # Snakemake's own record (.snakemake/metadata) knows nothing of them. Included last: it reads rules.
-import json
-
 from snakemake.iocontainers import Wildcards
 
-from grpo_origin.config.load import differing
 from grpo_origin.jobs.provenance import is_current
 
 

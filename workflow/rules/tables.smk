@@ -1,6 +1,5 @@
 # Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
 from grpo_origin.analysis.tables import names_of
-from grpo_origin.config.paths import REFERENCE_LEDGER
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     names_of(group, converged=bool(GRID.theory_runs))
@@ -21,9 +20,6 @@ BETAS = {
 
 # Completions that an RL stage samples: what a mass must be to count as more than zero.
 BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_size
-
-# The shipped reference run, which all others are compared with.
-IS_COMPARED = SETTINGS.run != "reference" and Path(REFERENCE_LEDGER).exists()
 
 
 rule tables:
@@ -72,7 +68,7 @@ rule claims:
         evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
         training=TRAINED_FOLDERS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
-        reference=[REFERENCE_LEDGER] if IS_COMPARED else [],
+        reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
         tables=PATHS.table_files(CLAIM_TABLES),
     log:
@@ -86,6 +82,7 @@ rule claims:
         trained=TRAINED,
         betas=BETAS,
         budget=BUDGET,
+        reference=content_fingerprint(REFERENCE[0]) if IS_COMPARED else None,
         code=code_of("claims"),
     script:
         "../scripts/claims.py"

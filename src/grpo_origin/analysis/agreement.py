@@ -16,7 +16,7 @@ KEY = ["method", "claim", "axis", "statement"]
 SHOWN = ["verdict", "seeds", "effect"]
 COLUMNS = (*KEY, "cells", *SHOWN, *(f"reference_{name}" for name in SHOWN), "agreement")
 # Columns of COLUMNS as `comparison` calls them.
-TOLD = {
+HEADINGS = {
     "method": "method",
     "claim": "claim",
     "axis": "axis",
@@ -27,37 +27,38 @@ TOLD = {
     "cells": "cells",
 }
 AGREES, DIFFERS, TOO_FEW = "agrees", "differs", "too few seeds"
-UNDECIDED, MISSING = "undecided there", "not there"
+UNDECIDED, UNDECIDED_THERE, MISSING = "undecided here", "undecided there", "not there"
 
 
 def agreement(claims: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Every row of a ledger beside the same row of another one; columns of COLUMNS.
 
-    agreement: `agrees` (the same verdict), `differs` (another one), `too few seeds` (this run
-    decides nothing), `undecided there`, or `not there`.
+    The same row is that of the same claim, judged of the same cells but for their seeds. agreement:
+    `agrees` (the same verdict), `differs` (another one), `too few seeds` (more would decide it
+    here), `undecided here`, `undecided there`, or `not there`. Methods that the other ledger lacks
+    are left out.
     """
-    tables = []
-    for table in (claims, reference):  # a statement can be judged of several cells of an axis
-        tables.append(table.assign(place=table.groupby(KEY, sort=False).cumcount()))
-    own, other = tables
-    other = other[[*KEY, "place", *SHOWN]].rename(
+    own, other = (
+        table.assign(what=table["cells"].str.partition("; seeds ")[0])
+        for table in (claims, reference)
+    )
+    other = other[[*KEY, "what", *SHOWN]].rename(
         columns={name: f"reference_{name}" for name in SHOWN}
     )
-    both = own.merge(other, how="left", on=[*KEY, "place"])
-    both["agreement"] = [
-        _word(*verdicts)
-        for verdicts in zip(both["verdict"], both["reference_verdict"], strict=True)
-    ]
+    own = own[own["method"].isin(other["method"].unique())]
+    both = own.merge(other, how="left", on=[*KEY, "what"])
+    columns = (both[name] for name in ("verdict", "reference_verdict", "seeds_needed"))
+    both["agreement"] = [_agreement(*values) for values in zip(*columns, strict=True)]
     return both[[*COLUMNS]]
 
 
-def _word(verdict: str, reference: Any) -> str:
+def _agreement(verdict: str, reference: Any, seeds_needed: float) -> str:
     if pd.isna(reference):
         return MISSING
     if verdict == INCONCLUSIVE:
-        return TOO_FEW
+        return UNDECIDED if pd.isna(seeds_needed) else TOO_FEW
     if reference == INCONCLUSIVE:
-        return UNDECIDED
+        return UNDECIDED_THERE
     return AGREES if verdict == reference else DIFFERS
 
 
@@ -69,7 +70,7 @@ def comparison(claims: pd.DataFrame, other: pd.DataFrame, differing: Sequence[st
     lines.append("rows: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     unlike = rows[rows["verdict"] != rows["reference_verdict"]]
     if len(unlike):
-        shown = unlike[[*TOLD]].rename(columns=TOLD)
+        shown = unlike[[*HEADINGS]].rename(columns=HEADINGS)
         text = {name: "{:+.3f}".format for name in ("effect", "effect there")}
         lines.append(shown.to_string(index=False, na_rep="-", formatters=text, justify="left"))
     return "\n".join(lines)

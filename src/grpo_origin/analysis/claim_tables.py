@@ -33,7 +33,7 @@ def _agreement(sources: Sources) -> pd.DataFrame:
 def _transcend(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.transcend import transcend
 
-    return transcend(sources.evaluations, sources.claims, sources.zero_mass, sources.betas)
+    return transcend(sources.evaluations, sources.claims, sources.zero_masses)
 
 
 def _takeoff(sources: Sources) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def _takeoff(sources: Sources) -> pd.DataFrame:
 def _transfer(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.transfer import transfer_table
 
-    return transfer_table(sources.gains, sources.zero_mass, sources.betas)
+    return transfer_table(sources.gains, sources.zero_masses)
 
 
 def _crossings(sources: Sources) -> pd.DataFrame:
@@ -65,6 +65,15 @@ def _warnings(sources: Sources) -> pd.DataFrame:
     return low.drop(columns="stage").assign(warning=texts)
 
 
+# What a row of the ledger is about.
+_JUDGED = {
+    "method": (TEXT, "RL method that is judged"),
+    "claim": (TEXT, "name of the claim"),
+    "axis": (TEXT, "axis that is judged; `all`: all together"),
+    "statement": (TEXT, "what is claimed; rows of one statement are a family"),
+    "cells": (TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+}
+
 CLAIM_TABLES: dict[str, Table] = {
     "claims": Table(
         "claims",
@@ -72,11 +81,7 @@ CLAIM_TABLES: dict[str, Table] = {
         columns(
             "method claim axis statement cells effect low high closure spread seeds p_value "
             "p_adjusted look verdict seeds_needed note",
-            method=(TEXT, "RL method that is judged"),
-            claim=(TEXT, "name of the claim"),
-            axis=(TEXT, "axis that is judged; `all`: all together"),
-            statement=(TEXT, "what is claimed; rows of one statement are a family"),
-            cells=(TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+            **_JUDGED,
             effect=(NUMBER, "mean over seeds of what is judged: a mass, its change, or a share"),
             low=(NUMBER, "lower bound of the mean at the error of the look, one-sided"),
             high=(NUMBER, "upper bound, likewise; a two-sided claim has half the error each"),
@@ -98,11 +103,7 @@ CLAIM_TABLES: dict[str, Table] = {
         columns(
             "method claim axis statement cells verdict seeds effect reference_verdict "
             "reference_seeds reference_effect agreement",
-            method=(TEXT, "RL method that is judged"),
-            claim=(TEXT, "name of the claim"),
-            axis=(TEXT, "axis that is judged; `all`: all together"),
-            statement=(TEXT, "what is claimed"),
-            cells=(TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+            **_JUDGED,
             verdict=(TEXT, "this run's"),
             seeds=(WHOLE, "seeds that this run judges by"),
             effect=(NUMBER, "mean over this run's seeds of what is judged"),
@@ -111,7 +112,7 @@ CLAIM_TABLES: dict[str, Table] = {
             reference_effect=(NUMBER, "mean over the reference run's seeds"),
             agreement=(
                 TEXT,
-                "agrees, differs, too few seeds (here), undecided there, not there",
+                "agrees, differs, too few seeds (here), undecided here, undecided there, not there",
             ),
         ),
         _agreement,
@@ -152,7 +153,8 @@ CLAIM_TABLES: dict[str, Table] = {
         "claims",
         "a method, cell and OOD task with prompts without mass, RL on OOD prompts",
         columns(
-            "method axis seed ood_ratio task task_mass_before prompts before after",
+            "axis seed ood_ratio stage method trained_on task task_mass_before prompts before "
+            "after",
             task_mass_before=(NUMBER, "mean mass of all prompts of the task after SFT"),
             prompts=(WHOLE, "its prompts without mass, after pretraining and after SFT"),
             before=(NUMBER, "their mean mass after SFT"),

@@ -9,6 +9,7 @@ docs/protocol.md says it in words. Called by the claims and by `ledger`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +30,8 @@ Row = dict[str, Any]
 class Claim:
     """What is claimed of one number a seed.
 
-    - present: it exceeds `edge`; absent: it stays below `edge`, in most seeds too;
+    - present: it exceeds `edge`; absent: it stays below `edge` in most seeds, and so does the mean
+      of those seen (which tells nothing of rare seeds that learn all);
     - outside: it lies outside [-edge, edge];
     - few: so few seeds as `claims.rare` exceed `edge` (no mean is asked for).
     """
@@ -88,9 +90,10 @@ class Claim:
 
     def seedwise(self, values: np.ndarray, alpha: float) -> str:
         """What seeds show of an absence that the mean does not say, in words; else nothing."""
-        if self.kind == "outside" or len(values) < 2 or values.mean() >= self.edge:
+        few = self.kind == "few"
+        if self.kind == "outside" or len(values) < 2 or (not few and values.mean() >= self.edge):
             return ""
-        n, above = len(values), int((values > self.edge).sum())
+        n, above = len(values), int((values > self.edge if few else values >= self.edge).sum())
         most = inference.excluded(n, alpha, above)
         return f"{above} of {n} seeds exceed {self.edge:g}, so at most {most:.0%} of seeds do"
 
@@ -175,16 +178,21 @@ def _row(
     claim, values = finding.claim, finding.numbers
     known, before = judged.get(finding, {}), finding.requires
     blocked = before is not None and judged.get(before, {}).get("verdict") != SUPPORTED
+    known = {} if blocked else known
     verdict = INCONCLUSIVE if blocked else known.get("verdict", INCONCLUSIVE)
     effect, low, high = claim.effect(values, alpha)
     needed = None
-    if verdict == INCONCLUSIVE:
+    if verdict == INCONCLUSIVE and not blocked:
         needed = claim.seeds_needed(values, alpha / known.get("undecided", 1), settings.rare)
+        if needed is not None:  # not every seed of the run says something here
+            needed = math.ceil(needed * len(finding.values) / len(values))
     notes = [
         finding.otherwise if blocked else "",
         finding.note,
         claim.seedwise(values, alpha),
-        _undecided(len(values), needed, look, settings) if verdict == INCONCLUSIVE else "",
+        _undecided(len(values), needed, look, settings)
+        if verdict == INCONCLUSIVE and not blocked
+        else "",
     ]
     if not len(values):
         notes = [finding.note, finding.empty]

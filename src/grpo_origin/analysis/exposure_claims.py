@@ -5,6 +5,9 @@ Each function gives the findings of one claim; `ledger` lists and judges them.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.claims import Claim, Finding
@@ -36,18 +39,27 @@ def _cannot_be_sampled(e: Evidence, axis: str) -> Finding:
     table = _signal(e, axis)
     table = table[table["trained_on"] == "ood"]
     note = ""
+    chances = table.set_index("seed")["any_success"].sort_index()
     if len(table):
+        # The chance is that of the SFT model: it says nothing of a method that moves without a
+        # success, and is refuted by a success that should not have been.
+        odd = (table["moved"] | (table["rewarded"] > 0)) & (
+            table["any_success"] <= e.settings.chance
+        )
+        chances = chances[~chances.index.isin(table.loc[odd, "seed"])]
         moved = f"weights moved in {table['moved'].sum()} of {len(table)} seeds"
         sampled = f"rewarded {table['rewarded'].sum()} of {table['completions'].sum()} completions"
         expected = f"{table['expected_successes'].max():.2g} expected in the best seed"
         note = f"{sampled} ({expected}), {moved}"
+        if odd.any():
+            note += f"; left out, as they moved or were rewarded all the same: {odd.sum()} seeds"
     return Finding(
         claim,
         axis,
         f"OOD ratio 0; cannot be sampled; {e.stage('ood')}; share of seeds",
-        table.set_index("seed")["any_success"].sort_index(),
+        chances,
         note,
-        empty="no record of what was sampled",
+        empty="no chance is known" if len(table) else "no record of what was sampled",
     )
 
 
@@ -83,7 +95,7 @@ def _did_not_rise(e: Evidence, axis: str) -> Finding:
 def _signal(e: Evidence, axis: str) -> pd.DataFrame:
     """What the method's stages of an axis sampled at ratio 0; no rows if it was not recorded."""
     if e.signal is None:
-        columns = ["seed", "trained_on", "any_success", "moved"]
+        columns = ["seed", "trained_on", "any_success", "moved", "rewarded"]
         return pd.DataFrame(columns=columns)
     table = e.signal[(e.signal["axis"] == axis) & (e.signal["method"] == e.method)]
     return table[table["ood_ratio"].astype(float) == 0]
@@ -194,21 +206,22 @@ def foreign_tokens(e: Evidence) -> list[Finding]:
         "on whatever prompts it trained.",
         "absent",
         repaired,
+        (-np.inf, np.inf),  # RL can take more, or give back more than was taken
     )
     findings = []
     levels = e.levels.assign(mixed=e.levels["split"].str.startswith("mixed-"))
     for axis in dict.fromkeys(levels.loc[levels["mixed"], "axis"]):
-        for exposed, name in ((False, "OOD ratio 0"), (True, "OOD ratios above 0")):
-            table = levels[(levels["axis"] == axis) & (levels["exposed"] == exposed)]
-            if len(table):
-                findings += _broken_and_repaired(e, axis, name, table, breaks, stays)
+        of_axis = levels[levels["axis"] == axis]
+        for ratio in sorted(of_axis["ood_ratio"].unique(), key=Decimal):
+            table = of_axis[of_axis["ood_ratio"] == ratio]
+            findings += _broken_and_repaired(e, axis, ratio, table, breaks, stays)
     return findings
 
 
 def _broken_and_repaired(
-    e: Evidence, axis: str, ratios: str, levels: pd.DataFrame, breaks: Claim, stays: Claim
+    e: Evidence, axis: str, ratio: str, levels: pd.DataFrame, breaks: Claim, stays: Claim
 ) -> list[Finding]:
-    """Both findings on foreign tokens of an axis, from its `levels` at some ratios."""
+    """Both findings on foreign tokens of an axis, from its `levels` at a ratio."""
     after_sft = levels[levels["stage"] == "sft"]
     whole = after_sft[after_sft["split"] == "id"].groupby("seed")["mean"].mean()
     stages = ["sft", *e.stages]
@@ -217,11 +230,11 @@ def _broken_and_repaired(
     splits = ", ".join(sorted(mixed["split"].unique()))
     taken = whole - left["sft"]
     note = f"mean mass after SFT: id {whole.mean():.3f}, mixed {left['sft'].mean():.3f}"
-    broken = Finding(breaks, axis, f"{ratios}; ID minus {splits}; SFT", taken, note)
+    broken = Finding(breaks, axis, f"OOD ratio {ratio}; ID minus {splits}; SFT", taken, note)
     after = left[list(e.stages)]
     back = (after.max(axis=1) - left["sft"]) / taken.where(taken > 0)
     note = f"mean mass of mixed prompts: {listed(after.mean().dropna())}"
-    cells = f"{ratios}; {splits}, better {e.label} stage - SFT, as a share of what was taken"
+    cells = f"OOD ratio {ratio}; {splits}, better {e.label} stage - SFT, as a share of that"
     otherwise = "nothing shown to be broken, so nothing to repair"
     return [broken, Finding(stays, axis, cells, back, note, requires=broken, otherwise=otherwise)]
 

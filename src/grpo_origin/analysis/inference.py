@@ -19,6 +19,7 @@ MOST_SEEDS = 1000  # beyond that nobody waits
 POWER = 0.8  # chance that the seeds asked for decide, if mean and spread stay as they are
 _PLANS = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
 _ROUNDING = 1e-12  # seeds that differ relatively by no more than this agree
+_CERTAIN = 1e-6  # spreads below this share of the distance leave a t test no doubt
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def p_above(values: ArrayLike, edge: float) -> float:
 
 
 def p_absent(values: ArrayLike, edge: float, rare: float) -> float:
-    """p-value of `the mean lies below edge, and fewer than a share `rare` of seeds lies above it`.
+    """p-value of `fewer than a share `rare` of seeds lie above edge`, if the mean is below it too.
 
-    The larger of both tests' p-values, so that either null hypothesis is enough to keep it open.
+    The larger of both tests' p-values. Where seeds are all or nothing the t test of the mean holds
+    no error: what is then shown is of most seeds, and that of the mean only if seeds vary smoothly.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < MIN_SEEDS:
@@ -153,7 +155,7 @@ def _first(decided: np.ndarray) -> int | None:
 
 def _power(distance: float, spread: float, seeds: np.ndarray, alpha: float) -> np.ndarray:
     """Chance that a one-sided t test of so many seeds (sign test where they agree) finds it."""
-    if spread <= _ROUNDING * max(distance, _ROUNDING):
+    if spread <= _CERTAIN * distance:
         return ((distance > 0) & (0.5**seeds <= alpha)).astype(float)
     shift = distance / spread * np.sqrt(seeds)
     return 1 - special.nctdtr(seeds - 1, shift, special.stdtrit(seeds - 1, 1 - alpha))

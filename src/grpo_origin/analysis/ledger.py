@@ -60,16 +60,17 @@ def ledger(evidence: Evidence) -> pd.DataFrame:
 def ledgers(
     evaluations: pd.DataFrame,
     settings: ClaimsSettings,
-    zero_mass: float,
+    zero_masses: Mapping[str, float],
     betas: Mapping[str, float],
     theory: pd.DataFrame | None = None,
     signal: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledgers of every method; `betas` are the methods' KL weights, in their order.
 
-    A weight of 0 leaves the bound untested: it is that of methods with another objective. The runs
-    to convergence in `theory` are of the theorem's objective and of plain GRPO: they go with
-    `grpo`, or with the first method of a run that lacks it.
+    `zero_masses` are the masses below which the budget of each finds nothing. A weight of 0 leaves
+    the bound untested: it is that of methods with another objective. The runs to convergence in
+    `theory` are of the theorem's objective and of plain GRPO: they go with `grpo`, or with the
+    first method of a run that lacks it.
     """
     main = "grpo" if "grpo" in betas else next(iter(betas))
     tables = [
@@ -77,7 +78,7 @@ def ledgers(
             Evidence(
                 evaluations,
                 settings,
-                zero_mass,
+                zero_masses[method],
                 method,
                 beta,
                 theory if method == main else None,

@@ -12,8 +12,9 @@ from grpo_origin.analysis.inference import look_at
 SHOWN = ["method", "claim", "axis", "effect", "spread", "seeds", "seeds_needed", "cells"]
 
 
-def seed_plan(claims: pd.DataFrame, seeds: int, looks: Sequence[tuple[int, float]]) -> str:
+def seed_plan(claims: pd.DataFrame, looks: Sequence[tuple[int, float]]) -> str:
     """The rows of a ledger without a verdict, the seeds they need, and the next planned look."""
+    seeds = int(claims["seeds"].max())  # of the ledger: a run may have grown since
     rows = claims[claims["verdict"] == INCONCLUSIVE]
     lines = [f"{len(rows)} of {len(claims)} rows undecided after {seeds} seeds"]
     if len(rows):

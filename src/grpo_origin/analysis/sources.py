@@ -89,12 +89,20 @@ class Sources:
 
         return read_prompts_table(self.runs) if self.runs else None
 
-    @property
-    def zero_mass(self) -> float:
-        """Mass below which the budget has at most the chance `claims.chance` of a success."""
+    @cached_property
+    def zero_masses(self) -> dict[str, float]:
+        """By method the mass of which its stages find a success with at most `claims.chance`.
+
+        From the completions that the longest of its stages sampled (some methods sample again),
+        from `budget` where that was not recorded.
+        """
         from grpo_origin.evaluation.exploration import budget_mass
 
-        return budget_mass(self.budget, self.claims.chance)
+        budgets = dict.fromkeys(self.betas, self.budget)
+        if self.signal is not None:
+            sampled = self.signal.groupby("method")["completions"].max()
+            budgets |= {name: int(sampled[name]) for name in budgets if name in sampled}
+        return {name: budget_mass(count, self.claims.chance) for name, count in budgets.items()}
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
@@ -102,5 +110,10 @@ class Sources:
         from grpo_origin.analysis.ledger import ledgers
 
         return ledgers(
-            self.evaluations, self.claims, self.zero_mass, self.betas, self.converged, self.signal
+            self.evaluations,
+            self.claims,
+            self.zero_masses,
+            self.betas,
+            self.converged,
+            self.signal,
         )

@@ -5,7 +5,7 @@ A table of the run; the rules are those of `claims`, so their settings are too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -23,12 +23,13 @@ COLUMNS = (
 
 
 def transcend(
-    evaluations: pd.DataFrame, settings: ClaimsSettings, zero_mass: float, methods: Iterable[str]
+    evaluations: pd.DataFrame, settings: ClaimsSettings, zero_masses: Mapping[str, float]
 ) -> pd.DataFrame:
     """One row a method, training split, axis and ratio, on prompts that started from about none.
 
-    About none is a mass below `zero_mass`, both in the pretrained model and after SFT, where RL
-    starts. Seeds with fewer than `band_prompts` such prompts don't count. Columns:
+    `zero_masses` are the methods to show and the mass below which each counts it as about none,
+    both in the pretrained model and after SFT, where RL starts. Seeds with fewer than
+    `band_prompts` such prompts don't count. Columns:
 
     - seeds, prompts: those that count; hidden: prompts left out since the pretrained model had
       them (SFT took their mass);
@@ -41,15 +42,15 @@ def transcend(
       ledger, each row by itself; unclear otherwise.
     """
     pairs = prompt_gains(evaluations)
-    pairs = pairs[(pairs["split"] == "ood") & (pairs["mass_before"] < zero_mass)]
+    pairs = pairs[pairs["split"] == "ood"]
     look = look_of(evaluations["seed"].nunique(), settings)
-    pairs = pairs.assign(
-        hidden=hidden(pairs, zero_mass), raised=pairs["mass_after"] > settings.partial[0]
-    )
+    pairs = pairs.assign(raised=pairs["mass_after"] > settings.partial[0])
     rows: list[Row] = []
-    for method in methods:
+    for method, zero_mass in zero_masses.items():
+        weak = pairs[(pairs["method"] == method) & (pairs["mass_before"] < zero_mass)]
+        weak = weak.assign(hidden=hidden(weak, zero_mass))
         for split in SPLITS:
-            stage = pairs[(pairs["method"] == method) & (pairs["trained_on"] == split)]
+            stage = weak[weak["trained_on"] == split]
             cells = stage.groupby(["axis", "ood_ratio"], sort=False, observed=True)
             for (axis, ratio), started in cells:
                 where = {"method": method, "trained_on": split, "axis": axis, "ood_ratio": ratio}

@@ -6,14 +6,14 @@ Called by the registry of tables and by the claim `transfer`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import pandas as pd
 
 from grpo_origin.analysis.evidence import hidden
 
 WITH_MASS = 10  # a task has mass from this many times the mass that counts as zero
-CELL = ["method", "axis", "seed", "ood_ratio", "task"]
+CELL = ["axis", "seed", "ood_ratio", "stage", "method", "trained_on", "task"]
 COLUMNS = (*CELL, "task_mass_before", "prompts", "before", "after")
 
 
@@ -40,8 +40,11 @@ def task_cells(pairs: pd.DataFrame, zero_mass: float) -> pd.DataFrame:
     return table.reset_index()[[*COLUMNS]]
 
 
-def transfer_table(pairs: pd.DataFrame, zero_mass: float, methods: Iterable[str]) -> pd.DataFrame:
-    """The task cells of these methods that have prompts without mass."""
-    table = task_cells(pairs, zero_mass)
-    chosen = table["method"].isin(list(methods)) & (table["prompts"] > 0)
-    return table[chosen].reset_index(drop=True)
+def transfer_table(pairs: pd.DataFrame, zero_masses: Mapping[str, float]) -> pd.DataFrame:
+    """The task cells that have prompts without mass, of the methods with these zero masses."""
+    parts = [
+        task_cells(pairs[pairs["method"] == method], zero_mass)
+        for method, zero_mass in zero_masses.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["prompts"] > 0].reset_index(drop=True)

@@ -52,7 +52,7 @@ def covering(
 
     Targets are evenly spaced in log-odds over `masses`; the prompts, each taken once, are those of
     the least total distance to them. Those not `preferred` (bool) count as one spacing farther off.
-    Prompts outside the range are taken only if there are too few inside.
+    Prompts outside the range are considered only if there are too few inside.
     """
     log_odds = np.clip(log_mass - log_miss(log_mass), -1e3, 1e3)
     low, high = logit(masses)
@@ -60,7 +60,8 @@ def covering(
     usable = inside if len(inside) >= count else np.arange(len(log_odds))
     targets = np.linspace(low, high, count)
     distance = np.abs(log_odds[usable, None] - targets)
-    rows, _ = linear_sum_assignment(distance + ~preferred[usable, None] * (high - low) / count)
+    spacing = (high - low) / max(count - 1, 1)
+    rows, _ = linear_sum_assignment(distance + spacing * ~preferred[usable, None])
     return np.sort(usable[rows])
 
 

@@ -152,13 +152,18 @@ def pass_at_k_figure(summary: pd.DataFrame, seed_means: pd.DataFrame) -> Figure:
         for axes, ratio in zip(panels[row], ratios[name], strict=False):
             part = series.where(axis=name, ood_ratio=ratio)
             stage_lines(axes, part, "k", sizes, stages)
-            axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+            axes.set_xticks(range(len(sizes)), [_size_label(size) for size in sizes])
             axes.set_ylim(*UNIT)
             axes.set_title(f"{name}, OOD ratio {ratio}", fontsize="small")
         panels[row, 0].set_ylabel("exact pass@k")
     label_lowest(panels, "k (samples)")
     legend(figure)
     return figure
+
+
+def _size_label(size: int) -> str:
+    """A power of ten as one from 1,000 on, so that labels don't meet."""
+    return f"{size:.0e}".replace("e+0", "e") if size >= 1000 else str(size)
 
 
 def _with_k(table: pd.DataFrame) -> pd.DataFrame:

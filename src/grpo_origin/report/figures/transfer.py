@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LEAST = 1e-20  # where masses that are smaller still are drawn
+MASS_FLOOR = 1e-20  # where masses that are smaller still are drawn
+POINT = 8.0, 0.15  # area of a point, and what each prompt adds to it; points squared
 
 
 @figure(
@@ -36,12 +37,12 @@ def transfer_figure(transfer: pd.DataFrame) -> Figure:
     for name in names:
         part = transfer[transfer["axis"] == name]
         look = {key: looks[name][key] for key in ("color", "marker")}
-        sizes = 8 + 0.15 * part["prompts"].to_numpy(float)
-        mass = part["task_mass_before"].clip(lower=LEAST)
+        sizes = POINT[0] + POINT[1] * part["prompts"].to_numpy(float)
+        mass = part["task_mass_before"].clip(lower=MASS_FLOOR)
         axes.scatter(mass, part["after"], s=sizes, alpha=0.7, linewidths=0, label=name, **look)
     axes.set_xscale("log")
     axes.set_ylim(*UNIT)
-    axes.set_xlabel(f"mean mass of the task after SFT (at least {LEAST:g})")
+    axes.set_xlabel(f"mean mass of the task after SFT (at least {MASS_FLOOR:g})")
     axes.set_ylabel("their mean mass after RL")
     legend(figure)
     return figure
