@@ -55,8 +55,8 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     counts = {"id": samples, "ood": ood_count(settings.pretrain.ood_pool, samples)}
     for split in SPLITS:
         write_pool(source, split, counts[split], files[f"pretrain-{split}"])
-    write_sft(source, settings.sft.samples, files["sft"])
-    write_grpo(source, study.rl_prompts, settings.sft.samples, files["grpo"])
+    write_sft(source, study.sft_samples, files["sft"])
+    write_grpo(source, study.rl_prompts, study.sft_samples, files["grpo"])
     write_test(source, settings.evaluation.prompts, files["test"])
     ratios = settings.axis_ratios(axis)
     write_summary(source, files, ratios, samples, paths.data(axis, seed, "summary"))
@@ -75,7 +75,7 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     from grpo_origin.training.loop import pretrain, sft
 
     settings, stage = study.settings, stage_of(name)
-    inputs = stage_inputs(paths, axis, seed, ratio, name)
+    inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     outputs = paths.stage(axis, seed, ratio, name), paths.checkpoint(axis, seed, ratio, name)
     how: dict[str, Any] = {"numerics": settings.numerics, "runtime": settings.runtime}
     how |= {"world": World(settings.world.nodes, seed)}
@@ -84,7 +84,7 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
 
         how |= {"rl": settings.rl, "method": study.methods[stage.method]}
         train_rl(*inputs, stage.trained_on, *outputs, **how)
-    elif name == "sft":
+    elif name == "sft" and settings.sft:
         sft(*inputs, *outputs, sft=settings.sft, **how)
     else:
         how |= {"model": settings.model, "pretrain": settings.pretrain}

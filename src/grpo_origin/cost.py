@@ -102,6 +102,7 @@ def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
     settings, grid = study.settings, study.grid
     samples, cells = settings.pretrain.samples, len(grid.cells)
     pool = len(grid.groups) * (samples + ood_count(settings.pretrain.ood_pool, samples))
+    sft = settings.sft.epochs * settings.sft.samples if settings.sft else 0
     splits = sum(len(settings.axes[cell["axis"]].splits) for cell in grid.cells)
     rows = splits * settings.evaluation.prompts * len(grid.stages)
     steps = sum(method.settings(settings.rl).steps for method in study.methods.values())
@@ -111,7 +112,7 @@ def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
     return {
         "data": pool / rates.data_samples_per_s + pool / rates.summary_samples_per_s,
         "pretrain": cells * samples / rates.pretrain_samples_per_s,
-        "sft": cells * settings.sft.epochs * settings.sft.samples / rates.sft_samples_per_s,
+        "sft": cells * sft / rates.sft_samples_per_s,
         "rl": cells * steps * len(settings.trained_on) * rates.grpo_step_s,
         "evaluate": rows / rates.evaluate_prompts_per_s,
         "theory": (converged + sampled) / a_step * rates.grpo_step_s,

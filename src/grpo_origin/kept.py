@@ -24,12 +24,14 @@ from grpo_origin.study import Study
 DATA_WRITERS = ("pools", "prompt_sets", "source", "summary")  # modules of data that `cell` calls
 
 
-def stage_inputs(paths: Paths, axis: str, seed: int, ratio: str, name: str) -> tuple[str, str]:
+def stage_inputs(
+    study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str
+) -> tuple[str, str]:
     """What a stage is trained from: both pools, or a model folder and a file of prompts."""
     if name == "pretrain":
         return paths.data(axis, seed, "pretrain-id"), paths.data(axis, seed, "pretrain-ood")
-    before, prompts = ("pretrain", "sft") if name == "sft" else ("sft", "grpo")
-    return paths.stage(axis, seed, ratio, before), paths.data(axis, seed, prompts)
+    prompts = "grpo" if stage_of(name).method else "sft"
+    return paths.stage(axis, seed, ratio, study.previous(name)), paths.data(axis, seed, prompts)
 
 
 def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name: str) -> bool:
@@ -41,7 +43,7 @@ def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, 
     made_with, settings = record.get("settings"), _stage_settings(study, seed, ratio, name)
     if not made_with or any(settings.get(key) != value for key, value in made_with.items()):
         return False
-    inputs = stage_inputs(paths, axis, seed, ratio, name)
+    inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     files = [path if path.endswith(".parquet") else f"{path}/model.safetensors" for path in inputs]
     identity = record.get("identity", {})
     return identity.get("inputs") == _contents(files) and identity.get("code") == _code(study, name)
@@ -68,7 +70,7 @@ def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, 
             "ratios": list(settings.axis_ratios(axis)),
             "samples": settings.pretrain.samples,
             "ood_pool": settings.pretrain.ood_pool,
-            "sft_samples": settings.sft.samples,
+            "sft_samples": study.sft_samples,
             "rl_prompts": study.rl_prompts,
             "test_prompts": settings.evaluation.prompts,
         },
@@ -83,7 +85,7 @@ def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str,
 
     settings, stage = study.settings, stage_of(name)
     sections = ("world", "model", "pretrain", "sft", "rl")
-    values = {key: getattr(settings, key).model_dump(mode="json") for key in sections}
+    values: dict[str, Any] = settings.model_dump(mode="json", include={*sections})
     values |= {"seed": seed, "ratio": ratio}
     device = choose_device(settings.numerics, settings.runtime.threads)
     values["numerics"] = resolved(settings.numerics, device)

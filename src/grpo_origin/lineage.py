@@ -30,9 +30,9 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
     if name == "pretrain":
         own = {"model": settings.model.model_dump(), "pretrain": settings.pretrain.model_dump()}
         return origin | numerics | own
-    before = lineage(study, axis, previous(study, name))
+    before = lineage(study, axis, study.previous(name))
     if name == "sft":
-        return {"from": before, "sft": settings.sft.model_dump()} | numerics
+        return {"from": before, "sft": settings.model_dump(include={"sft"})} | numerics
     stage = stage_of(name)
     method = study.methods[str(stage.method)]
     return {
@@ -53,12 +53,6 @@ def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
     if name == "test":
         return {"prompts": settings.evaluation.prompts, "mixed": settings.axes[axis].mixed}
     return {"samples": settings.pretrain.samples, "ood_pool": settings.pretrain.ood_pool}
-
-
-def previous(study: Study, name: str) -> str:
-    """The stage whose model a stage starts from."""
-    names = [stage.name for stage in study.grid.stages if not stage.method]
-    return names[names.index(name) - 1] if name in names else names[-1]
 
 
 def maker(study: Study, variant: str, cell: Cell, name: str) -> Study:

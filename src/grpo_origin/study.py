@@ -16,6 +16,7 @@ from grpo_origin.config.grid import Grid
 from grpo_origin.config.load import load_settings, read_config
 from grpo_origin.config.paths import BASE, Paths, place_of
 from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import SFTSettings
 from grpo_origin.config.variants import CHANGED, variant_config
 from grpo_origin.data.strings import check_string_space
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
@@ -48,6 +49,11 @@ class Study:
         """Where everything of it lives."""
         return Paths(self.settings.run, place=place_of(self.variant))
 
+    def previous(self, stage: str) -> str:
+        """The stage whose model a stage starts from."""
+        names = self.settings.before_rl
+        return names[names.index(stage) - 1] if stage in names else names[-1]
+
     @property
     def rl_prompts(self) -> int:
         """Prompts a split in the RL prompt set: what the most demanding method needs."""
@@ -74,8 +80,10 @@ def open_study(config: Mapping[str, Any]) -> Study:
 def _open(config: Mapping[str, Any], variant: str = BASE, sft_samples: int = 0) -> Study:
     settings = load_settings(config)
     methods = load_methods(settings)
-    check_string_space(settings, prompts_needed(settings, methods))
-    return Study(settings, methods, variant, sft_samples or settings.sft.samples)
+    sft = settings.sft or SFTSettings()  # without an SFT stage its samples still are not RL's
+    samples = sft_samples if sft_samples and not settings.sft else sft.samples
+    check_string_space(settings, prompts_needed(settings, methods), samples)
+    return Study(settings, methods, variant, samples)
 
 
 def _same(variant: Study, other: Study) -> bool:

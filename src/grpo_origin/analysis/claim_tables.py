@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.sources import STAGE, Sources
+from grpo_origin.analysis.stages import start_of
 from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, Table, columns
 from grpo_origin.evaluation import table as evaluation_file
 
@@ -58,7 +59,7 @@ def _warnings(sources: Sources) -> pd.DataFrame:
     import numpy as np
 
     learnt, table = sources.claims.learnt, sources.evaluations
-    table = table[(table["stage"] == "sft") & (table["split"] == "id")]
+    table = table[(table["stage"] == start_of(table["stage"])) & (table["split"] == "id")]
     mass = np.exp(table["log_mass"].clip(upper=0.0)).groupby([table[name] for name in STAGE])
     low = mass.mean().rename("mass").reset_index().query("mass < @learnt")
     texts = [evaluation_file.low_mass_warning(value, learnt) for value in low["mass"]]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from grpo_origin.analysis.claims import Claim, Finding
 from grpo_origin.analysis.evidence import Evidence, closure, listed
+from grpo_origin.analysis.stages import start_of
 from grpo_origin.analysis.transfer import WITH_MASS, task_cells
 from grpo_origin.config.notation import SPLITS, TaskSpec
 from grpo_origin.config.paths import BEFORE_RL
@@ -222,17 +223,18 @@ def _broken_and_repaired(
     e: Evidence, axis: str, ratio: str, levels: pd.DataFrame, breaks: Claim, stays: Claim
 ) -> list[Finding]:
     """Both findings on foreign tokens of an axis, from its `levels` at a ratio."""
-    after_sft = levels[levels["stage"] == "sft"]
-    whole = after_sft[after_sft["split"] == "id"].groupby("seed")["mean"].mean()
-    stages = ["sft", *e.stages]
+    start = start_of(levels["stage"])
+    before = levels[levels["stage"] == start]
+    whole = before[before["split"] == "id"].groupby("seed")["mean"].mean()
+    stages = [start, *e.stages]
     mixed = levels[levels["mixed"] & levels["stage"].isin(stages)]
     left = mixed.groupby(["seed", "stage"])["mean"].mean().unstack("stage").reindex(columns=stages)
     splits = ", ".join(sorted(mixed["split"].unique()))
-    taken = whole - left["sft"]
-    note = f"mean mass after SFT: id {whole.mean():.3f}, mixed {left['sft'].mean():.3f}"
+    taken = whole - left[start]
+    note = f"mean mass before RL: id {whole.mean():.3f}, mixed {left[start].mean():.3f}"
     broken = Finding(breaks, axis, f"OOD ratio {ratio}; ID minus {splits}; SFT", taken, note)
     after = left[list(e.stages)]
-    back = (after.max(axis=1) - left["sft"]) / taken.where(taken > 0)
+    back = (after.max(axis=1) - left[start]) / taken.where(taken > 0)
     note = f"mean mass of mixed prompts: {listed(after.mean().dropna())}"
     cells = f"OOD ratio {ratio}; {splits}, better {e.label} stage - SFT, as a share of that"
     otherwise = "nothing shown to be broken, so nothing to repair"

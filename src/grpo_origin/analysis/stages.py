@@ -5,9 +5,10 @@ Used by every module of this room and by the report.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from grpo_origin.config.paths import stage_of
+from grpo_origin.config.paths import BEFORE_RL, stage_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,12 @@ def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:
     if "stage" not in table:
         return table
     return table[table["method"].isna() | (table["method"] == method)]
+
+
+def start_of(stages: Iterable[str]) -> str:
+    """The stage that RL starts from: SFT, or pretraining where there is none."""
+    names = set(stages)
+    return next((name for name in reversed(BEFORE_RL) if name in names), BEFORE_RL[-1])
 
 
 def method_label(method: str) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from grpo_origin.analysis.intervals import LEVEL, constant_interval, t_interval, wilson_interval
-from grpo_origin.analysis.stages import with_method
+from grpo_origin.analysis.stages import start_of, with_method
 from grpo_origin.config.paths import BEFORE_RL
 from grpo_origin.evaluation.exploration import log_miss
 
@@ -224,8 +224,12 @@ def later_stages(evaluations: pd.DataFrame, baseline: str) -> list[str]:
     return [stage for stage in sorted(evaluations["stage"].unique()) if stage not in before]
 
 
-def _pairs(evaluations: pd.DataFrame, baseline: str, columns: Iterable[str]) -> pd.DataFrame:
-    """Every row of a later stage beside the baseline's of the same prompt (suffix `_before`)."""
+def _pairs(evaluations: pd.DataFrame, baseline: str | None, columns: Iterable[str]) -> pd.DataFrame:
+    """Every row of a later stage beside the baseline's of the same prompt (suffix `_before`).
+
+    The baseline is where RL starts unless one is named.
+    """
+    baseline = baseline or start_of(evaluations["stage"])
     cell = ["axis", "seed", "ood_ratio"]
     values = [*PAIR, *columns]
     before = evaluations.loc[evaluations["stage"] == baseline, values]
@@ -243,12 +247,12 @@ def _pairs(evaluations: pd.DataFrame, baseline: str, columns: Iterable[str]) -> 
     return pairs
 
 
-def _gain_moments(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def _gain_moments(evaluations: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     pairs = _pairs(evaluations, baseline, VALUES)
     return _seed_moments(_metrics(pairs) - _metrics(pairs, "_before"), pairs, by_task=False)
 
 
-def seed_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFrame:
+def seed_gains(evaluations: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Mean paired difference, later stage minus baseline, in every seed; columns as `seed_means`.
 
     Raises ValueError if a stage and the baseline do not have the same prompts.
@@ -256,7 +260,9 @@ def seed_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFrame
     return _by_seed(_gain_moments(evaluations, baseline))
 
 
-def gains(evaluations: pd.DataFrame, baseline: str = "sft", level: float = LEVEL) -> pd.DataFrame:
+def gains(
+    evaluations: pd.DataFrame, baseline: str | None = None, level: float = LEVEL
+) -> pd.DataFrame:
     """Paired differences, later stage minus baseline, over seeds; columns as `summarise`.
 
     Intervals are clipped to [-1, 1]. Raises ValueError if a stage and the baseline do not have the
@@ -265,7 +271,7 @@ def gains(evaluations: pd.DataFrame, baseline: str = "sft", level: float = LEVEL
     return _by_cell(_gain_moments(evaluations, baseline), -1.0, level)
 
 
-def prompt_gains(evaluations: pd.DataFrame, baseline: str = "sft") -> pd.DataFrame:
+def prompt_gains(evaluations: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Mass of every prompt before and after, one row a later stage and prompt.
 
     Columns axis, seed, ood_ratio, stage, method, trained_on, split, task, prompt_index,

@@ -8,10 +8,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from grpo_origin.config.fields import Section
+from grpo_origin.config.fields import Section, section_of
 from grpo_origin.config.schema import ResourceSettings, Settings, StageResources
 from grpo_origin.config.stages import AxisSettings
 
@@ -63,7 +62,7 @@ def _rows(section: type[Section], prefix: str) -> list[str]:
     schema = section.model_json_schema()["properties"]
     rows = []
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if section_of(field.annotation):
             continue
         default = "required" if field.default is PydanticUndefined else f"`{field.default!s}`"
         allowed = [
@@ -81,7 +80,7 @@ def _nested(section: type[Section], prefix: str) -> dict[str, type[Section]]:
     """The sections of a section by prefix; those of `resources` are alike and left out."""
     sections: dict[str, type[Section]] = {}
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section) and kind is not ResourceSettings:
+        kind = section_of(field.annotation)
+        if kind and kind is not ResourceSettings:
             sections |= {f"{prefix}{name}.": kind} | _nested(kind, f"{prefix}{name}.")
     return sections

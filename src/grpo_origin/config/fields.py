@@ -6,7 +6,7 @@ Used by every section of the schema and by the settings of RL methods.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,12 @@ class Section(BaseModel):
     """Base of all settings: immutable, and a key that isn't declared is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field of this annotation holds, also if it may be null; else None."""
+    kinds = (annotation, *get_args(annotation))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
 
 
 def _number(value: Any) -> Any:

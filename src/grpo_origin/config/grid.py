@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from grpo_origin.config.paths import BEFORE_RL, Stage, rl_stage, stage_of
+from grpo_origin.config.paths import Stage, rl_stage, stage_of
 from grpo_origin.config.schema import Settings
 
 DATA_FILES = ("pretrain-id", "pretrain-ood", "sft", "grpo", "test")
@@ -55,7 +55,7 @@ class Grid:
     @cached_property
     def stages(self) -> list[Stage]:
         """All trained stages of a cell, in order."""
-        return [*map(stage_of, BEFORE_RL), *self.rl_stages]
+        return [*map(stage_of, self.settings.before_rl), *self.rl_stages]
 
     @cached_property
     def theory_runs(self) -> list[Cell]:
@@ -95,7 +95,7 @@ class Grid:
             "prompts": [group | {"set": name} for group in self.groups for name in PROMPT_SETS],
             "data_summary": self.groups,
             "pretrain": self.cells,
-            "sft": self.cells,
+            "sft": self.cells if self.settings.sft else [],
             "rl": rl,
             "evaluate": self.cells,
             "converge": self.theory_runs,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.fields import ConfigError, Section, section_of
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import AxisSettings
 
@@ -128,17 +128,17 @@ def _holds(config: Any, path: list[str]) -> bool:
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    section: type[BaseModel] = Settings
+    section: type[Section] = Settings
     for i, part in enumerate(path):
         if part == "axes":
             section = AxisSettings
         elif i and path[i - 1] == "axes":
             continue
         else:
-            annotation = section.model_fields[part].annotation
-            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            inner = section_of(section.model_fields[part].annotation)
+            if inner is None:
                 return []
-            section = annotation
+            section = inner
     return list(section.model_fields)
 
 

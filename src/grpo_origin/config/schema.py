@@ -25,7 +25,7 @@ from grpo_origin.config.fields import (
     Whole,
 )
 from grpo_origin.config.notation import SPLITS, Split, Splits, ood_count
-from grpo_origin.config.paths import BASE
+from grpo_origin.config.paths import BASE, BEFORE_RL
 from grpo_origin.config.stages import (
     AxisSettings,
     EvaluationSettings,
@@ -266,7 +266,9 @@ class Settings(Section):
     world: WorldSettings = Field(WorldSettings(), description="Graph and split.")
     model: ModelSettings = Field(ModelSettings(), description="Architecture.")
     pretrain: PretrainSettings = Field(PretrainSettings(), description="Pretraining.")
-    sft: SFTSettings = Field(SFTSettings(), description="Supervised fine-tuning.")
+    sft: SFTSettings | None = Field(
+        SFTSettings(), description="Supervised fine-tuning; null: RL starts from pretraining."
+    )
     rl: RLSettings = Field(RLSettings(), description="RL.")
     methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(_method_entries)] = Field(
         ("grpo",),
@@ -318,6 +320,11 @@ class Settings(Section):
                     f"of axes.{name}"
                 )
         return self
+
+    @property
+    def before_rl(self) -> tuple[str, ...]:
+        """The stages before RL, in order."""
+        return BEFORE_RL if self.sft else BEFORE_RL[:1]
 
     @property
     def main_method(self) -> str:

@@ -114,7 +114,7 @@ def available_strings(length: int, world: WorldSettings) -> tuple[int, int]:
     return space - test, test
 
 
-def check_string_space(settings: Settings, rl_prompts: int) -> None:
+def check_string_space(settings: Settings, rl_prompts: int, sft_samples: int) -> None:
     """Raise ConfigError if a task has too few strings for its test, SFT or RL prompts."""
     for name, axis in settings.axes.items():
         for split in SPLITS:
@@ -123,7 +123,7 @@ def check_string_space(settings: Settings, rl_prompts: int) -> None:
             _require(key, settings.evaluation.prompts, tasks, settings.world, test=True)
             _require(f"rl.prompts_per_step {place}", rl_prompts, tasks, settings.world, test=False)
         key = f"sft.samples (axes.{name}.id)"
-        _require(key, settings.sft.samples, axis.id, settings.world, test=False)
+        _require(key, sft_samples, axis.id, settings.world, test=False)
 
 
 def _require(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.report.plotting import (
     SHIFT,
@@ -106,7 +107,7 @@ def saturation_figure(seed_means: pd.DataFrame, seed_gains: pd.DataFrame) -> Fig
     """Gain in ID mass of every cell against its ID mass after SFT, a panel an RL stage."""
     keys = ["axis", "seed", "ood_ratio"]
     shown = {"split": "id", "metric": "mass"}
-    before = pick(seed_means, stage="sft", **shown)[[*keys, "mean"]]
+    before = pick(seed_means, stage=start_of(seed_means["stage"]), **shown)[[*keys, "mean"]]
     points = pick(seed_gains, **shown).merge(before.rename(columns={"mean": "start"}), on=keys)
     names, stages = sorted(points["axis"].unique()), stages_of(points)
     looks, edge = looks_of(names), [points["start"].min(), 1.0]

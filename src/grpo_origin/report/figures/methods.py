@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.report import plotting
 from grpo_origin.report.registry import figure
@@ -36,8 +37,10 @@ def methods_figure(
 ) -> Figure:
     """Change of mean mass by every method, a column an OOD ratio, a row the prompts trained on."""
     series = plotting.Measured(gains, seed_gains).where(axis=axis, metric="mass", split=SPLITS)
-    sft = plotting.pick(summary, axis=axis, metric="mass", split="ood", stage="sft")
-    start = sft.set_index("ood_ratio")["mean"]
+    before = plotting.pick(
+        summary, axis=axis, metric="mass", split="ood", stage=start_of(summary["stage"])
+    )
+    start = before.set_index("ood_ratio")["mean"]
     methods, ratios = plotting.methods_of(series.means), plotting.ordered(series.means["ood_ratio"])
     trained = [split for split in SPLITS if split in set(series.means["trained_on"])]
     height = 0.8 + 0.19 * len(methods)
