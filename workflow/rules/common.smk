@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # Jobs run the code of this checkout, installed or not.
@@ -13,16 +14,24 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 )
 
+from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import differing
-from grpo_origin.config.paths import REFERENCE_LEDGER, REFERENCE_SETTINGS
+from grpo_origin.config.notation import SPLITS, ood_count
+from grpo_origin.config.paths import (
+    REFERENCE_LEDGER,
+    REFERENCE_SETTINGS,
+    place_of,
+    variant_of,
+)
 from grpo_origin.jobs import prefork
 from grpo_origin.jobs.files import hold_alone, write_json
 from grpo_origin.jobs.fingerprint import code_fingerprint
 from grpo_origin.jobs.provenance import content_fingerprint
+from grpo_origin.lineage import family, jobs, maker
 from grpo_origin.report.figures import figures_of
 from grpo_origin.report.registry import PAGE_TEMPLATE, SHOWN_TABLES
 from grpo_origin.study import PRELOADED, open_study
@@ -36,10 +45,14 @@ try:
 except ConfigError as error:
     sys.exit(f"config error: {error}")
 
-# Wildcards that name an axis and seed, and those that name a cell.
+# The run and its variants by name, and the jobs that make their files: each file once.
+FAMILY = family(STUDY)
+JOBS = jobs(STUDY)
+
+# Wildcards that name an axis and seed, and those that name a cell; of paths, where a variant's lie.
 GROUP = {"axis": "{axis}", "seed": "{seed}"}
 CELL = GROUP | {"ratio": "{ratio}"}
-STAGE_NAMES = [stage.name for stage in GRID.stages]
+PATTERNS = replace(PATHS, place="{place}")
 
 # Name of each figure -> its kind and axis.
 FIGURES = figures_of(SETTINGS)
@@ -57,11 +70,12 @@ def _alternatives(values):
 
 
 wildcard_constraints:
+    place=f"(?:{_alternatives(map(place_of, FAMILY))})",  # an empty pattern would mean anything
     axis=_alternatives(SETTINGS.axes),
     seed=_alternatives(SETTINGS.seeds),
     ratio=_alternatives(cell["ratio"] for cell in GRID.cells),
-    method=_alternatives(METHODS),
-    trained_on=_alternatives(SETTINGS.trained_on),
+    method=_alternatives(name for member in FAMILY.values() for name in member.methods),
+    trained_on=_alternatives(SPLITS),
 
 
 # --- params: a job runs again when one of them changes, and only then
@@ -75,9 +89,19 @@ def code_of(script, *more):
     )
 
 
+def member_of(wildcards):
+    """The run or the variant whose files a job makes."""
+    return FAMILY[variant_of(getattr(wildcards, "place", ""))]
+
+
+def section_of_job(section):
+    """A section of the settings of a job's run or variant, as a function of its wildcards."""
+    return lambda wildcards: member_of(wildcards).settings.model_dump()[section]
+
+
 def settings_of(*sections):
     """Sections of the settings, and which job it is: another cell's result is not its own."""
-    values = {section: getattr(SETTINGS, section).model_dump() for section in sections}
+    values = {section: section_of_job(section) for section in sections}
     return values | {"job": lambda wildcards: dict(wildcards.items())}
 
 
@@ -85,6 +109,68 @@ def axis_of(wildcards):
     """Tasks of an axis; ratios are no part of data, mixed splits part of the test prompts only."""
     left_out = {"ratios", "theory"} | (set() if wildcards.get("set") == "test" else {"mixed"})
     return SETTINGS.axes[wildcards.axis].model_dump(exclude=left_out)
+
+
+def prompt_counts(wildcards):
+    """What the writer of a prompt set is told."""
+    member = member_of(wildcards)
+    return {
+        "sft": {"samples": member.sft_samples},
+        "grpo": {"prompts": member.rl_prompts, "sft_samples": member.sft_samples},
+        "test": {"prompts": member.settings.evaluation.prompts},
+    }[wildcards.set]
+
+
+def pool_sizes(wildcards):
+    """Samples of both pretraining pools."""
+    settings = member_of(wildcards).settings.pretrain
+    return {"id": settings.samples, "ood": ood_count(settings.ood_pool, settings.samples)}
+
+
+# --- inputs: what a variant does not change it reads from whoever makes it
+
+
+def _cell(wildcards):
+    """A job's cell, or its axis and seed if that is all it has."""
+    cell = {name: str(value) for name, value in wildcards.items() if name in CELL}
+    return cell | {"seed": int(cell["seed"])}
+
+
+def data_of(name):
+    """A data file of a job's axis and seed."""
+
+    def path(wildcards):
+        variant = member_of(wildcards).variant
+        group = {key: value for key, value in _cell(wildcards).items() if key in GROUP}
+        return maker(STUDY, variant, group, f"data/{name}").paths.data(**group, name=name)
+
+    return path
+
+
+def stage_folder(variant, cell, stage):
+    """The folder of a stage of a variant's cell, in that of the variant that makes it."""
+    return maker(STUDY, variant, cell, stage).paths.stage(**cell, stage=stage)
+
+
+def model_before(stage):
+    """The model that a stage of this name starts from, in a job's cell."""
+
+    def path(wildcards):
+        member = member_of(wildcards)
+        return stage_folder(member.variant, _cell(wildcards), member.previous(stage))
+
+    return path
+
+
+def stage_names(wildcards):
+    """All trained stages of a job's cell."""
+    return [stage.name for stage in member_of(wildcards).grid.stages]
+
+
+def stages_of_cell(wildcards):
+    """Their folders."""
+    variant, cell = member_of(wildcards).variant, _cell(wildcards)
+    return [stage_folder(variant, cell, name) for name in stage_names(wildcards)]
 
 
 def recorded_settings():
@@ -106,6 +192,22 @@ def unlike_reference():
     return [
         key for key in differing(reference, recorded_settings()) if key not in ("run", "claims")
     ]
+
+
+def named(wildcards):
+    """Wildcards of a job as its functions get them."""
+    return Wildcards(fromdict={name: str(value) for name, value in wildcards.items()})
+
+
+def files_of_job(patterns, wildcards):
+    """Paths of a job's inputs or outputs, from patterns or functions of the wildcards."""
+    paths = []
+    for pattern in patterns:
+        if pattern is remake_outdated:  # no path: it only asks
+            continue
+        found = pattern(named(wildcards)) if callable(pattern) else str(pattern).format(**wildcards)
+        paths += [found] if isinstance(found, str) else found
+    return paths
 
 
 # --- resources: never a reason to run again

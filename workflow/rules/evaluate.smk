@@ -1,17 +1,18 @@
 rule evaluate:
     input:
-        stages=[PATHS.stage(**CELL, stage=stage) for stage in STAGE_NAMES],
-        test=PATHS.data(**GROUP, name="test"),
+        stages=stages_of_cell,
+        test=data_of("test"),
     output:
-        PATHS.evaluation(**CELL),
+        PATTERNS.evaluation(**CELL),
     log:
-        PATHS.log("evaluate", "{axis}", "seed~{seed}", "ood~{ratio}"),
+        PATTERNS.log("evaluate", "{axis}", "seed~{seed}", "ood~{ratio}"),
     threads: SETTINGS.runtime.threads
     resources:
         **cluster("evaluate"),
     params:
         **settings_of("evaluation", "numerics"),
-        stages=STAGE_NAMES,
+        stages=stage_names,
+        variant=lambda wildcards: member_of(wildcards).variant,
         code=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"

@@ -1,27 +1,19 @@
 # Results that do not belong to these settings: found by the record that every job leaves beside its
 # outputs, so that results copied from elsewhere or half remade never pass for this run's.
 # Snakemake's own record (.snakemake/metadata) knows nothing of them. Included last: it reads rules.
-from snakemake.iocontainers import Wildcards
-
 from grpo_origin.jobs.provenance import is_current
 
 
 def params_of_job(rule, wildcards):
     """Params of a job, from its rule's: values or functions of the wildcards."""
-    named = Wildcards(fromdict={name: str(value) for name, value in wildcards.items()})
-    params = getattr(rules, rule).params
-    return {key: value(named) if callable(value) else value for key, value in params.items()}
-
-
-def files_of_job(patterns, wildcards):
-    """Paths of a job's inputs or outputs; functions give none, they only ask (remake_outdated)."""
-    return [str(pattern).format(**wildcards) for pattern in patterns if not callable(pattern)]
+    params, job = getattr(rules, rule).params, named(wildcards)
+    return {key: value(job) if callable(value) else value for key, value in params.items()}
 
 
 def outdated_jobs():
     """Rule and outputs of each job of which outputs are there, but not as it would make them."""
-    for name, jobs in GRID.jobs.items():
-        for wildcards in jobs:
+    for name, planned in JOBS.items():
+        for wildcards in planned:
             outputs = files_of_job(getattr(rules, name).output, wildcards)
             there = [output for output in outputs if os.path.lexists(output)]
             if there:

@@ -2,24 +2,28 @@
 from grpo_origin.config.paths import rl_stage
 
 RL_STAGE = rl_stage("{trained_on}", "{method}")
-RL_CODE = {name: code_of("rl", f"rl/methods/{name}") for name in METHODS}
+RL_CODE = {
+    name: code_of("rl", f"rl/methods/{name}")
+    for member in FAMILY.values()
+    for name in member.methods
+}
 
 
 rule rl:
     input:
-        model=PATHS.stage(**CELL, stage="sft"),
-        prompts=PATHS.data(**GROUP, name="grpo"),
+        model=model_before(RL_STAGE),
+        prompts=data_of("grpo"),
     output:
-        directory(PATHS.stage(**CELL, stage=RL_STAGE)),
+        directory(PATTERNS.stage(**CELL, stage=RL_STAGE)),
     log:
-        PATHS.log("rl", "{axis}", "seed~{seed}", "ood~{ratio}", RL_STAGE),
+        PATTERNS.log("rl", "{axis}", "seed~{seed}", "ood~{ratio}", RL_STAGE),
     threads: SETTINGS.runtime.threads
     resources:
         **cluster("rl"),
     params:
         **settings_of("world", "rl", "numerics"),
-        method=lambda wildcards: METHODS[wildcards.method].model_dump(),
-        checkpoint=PATHS.checkpoint(**CELL, stage=RL_STAGE),
+        method=lambda wildcards: member_of(wildcards).methods[wildcards.method].model_dump(),
+        checkpoint=PATTERNS.checkpoint(**CELL, stage=RL_STAGE),
         code=lambda wildcards: RL_CODE[wildcards.method],
     script:
         "../scripts/rl.py"

@@ -6,11 +6,28 @@ EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     for group in ("evaluation", "theory", "claims")
 )
 TABLE_NAMES = [*EVALUATION_TABLES, *THEORY_TABLES, *CLAIM_TABLES]
-STAGE_FOLDERS = [PATHS.stage(**cell, stage=stage) for cell in GRID.cells for stage in STAGE_NAMES]
+# Every model that is made, by whichever variant.
+STAGE_FOLDERS = [
+    folder
+    for rule in ("pretrain", "sft", "rl")
+    for wildcards in JOBS[rule]
+    for folder in files_of_job(getattr(rules, rule).output, wildcards)
+]
+EVALUATIONS = [
+    member.paths.evaluation(**cell) for member in FAMILY.values() for cell in member.grid.cells
+]
 
-# Where a log of RL comes from: axis, seed, OOD ratio and stage, and its model folder.
-TRAINED = [(*cell.values(), stage.name) for cell in GRID.cells for stage in GRID.rl_stages]
-TRAINED_FOLDERS = [PATHS.stage(*place) for place in TRAINED]
+# Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
+TRAINED = [
+    (variant, *cell.values(), stage.name)
+    for variant, member in FAMILY.items()
+    for cell in member.grid.cells
+    for stage in member.grid.rl_stages
+]
+TRAINED_FOLDERS = [
+    stage_folder(variant, {"axis": axis, "seed": seed, "ratio": ratio}, stage)
+    for variant, axis, seed, ratio, stage in TRAINED
+]
 
 # KL weight of each method whose objective is reward less KL, else 0: the law says nothing of it.
 BETAS = {
@@ -24,7 +41,7 @@ BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_si
 
 rule tables:
     input:
-        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
     output:
         tables=PATHS.table_files(EVALUATION_TABLES),
@@ -65,7 +82,7 @@ rule theory_tables:
 
 rule claims:
     input:
-        evaluations=[PATHS.evaluation(**cell) for cell in GRID.cells],
+        evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
@@ -77,7 +94,7 @@ rule claims:
         **cluster("figures"),
     params:
         **settings_of("claims"),
-        cells=GRID.cells,
+        cells=JOBS["evaluate"],
         runs=GRID.theory_runs,
         trained=TRAINED,
         betas=BETAS,

@@ -5,7 +5,7 @@ from grpo_origin.config.grid import CONVERGED_METHODS
 
 rule converge:
     input:
-        model=PATHS.stage(**CELL, stage="sft"),
+        model=PATHS.stage(**CELL, stage=SETTINGS.before_rl[-1]),
         prompts=PATHS.data(**GROUP, name="grpo"),
         test=PATHS.data(**GROUP, name="test"),
     output:
@@ -29,7 +29,7 @@ rule converge:
 
 rule sampling:
     input:
-        model=PATHS.stage(**CELL, stage="sft"),
+        model=PATHS.stage(**CELL, stage=SETTINGS.before_rl[-1]),
         test=PATHS.data(**GROUP, name="test"),
     output:
         PATHS.sampling(**CELL),

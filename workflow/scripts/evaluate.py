@@ -12,6 +12,7 @@ with job(snakemake, "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake
         axis=snakemake.wildcards.axis,
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
+        variant=params.variant,
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),

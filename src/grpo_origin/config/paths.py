@@ -43,6 +43,11 @@ def place_of(variant: str) -> str:
     return "" if variant == BASE else f"variants/{variant}/"
 
 
+def variant_of(place: str) -> str:
+    """The variant whose files lie at a place."""
+    return place.split("/")[1] if place else BASE
+
+
 def stage_of(name: str) -> Stage:
     """The stage of a name: the one place that takes such names apart."""
     method, _, trained_on = name.rpartition("~")
@@ -130,4 +135,4 @@ class Paths:
 
     def log(self, *parts: str) -> str:
         """Log file of a rule."""
-        return f"{self.root}/logs/{'/'.join(parts)}.log"
+        return f"{self.root}/logs/{self.place}{'/'.join(parts)}.log"

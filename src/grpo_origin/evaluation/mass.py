@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from grpo_origin.config.paths import stage_of
+from grpo_origin.config.paths import BASE, stage_of
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
-from grpo_origin.evaluation.table import BASE, evaluation_schema
+from grpo_origin.evaluation.table import evaluation_schema
 from grpo_origin.jobs.files import write_table
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
 from grpo_origin.training.model import load_model

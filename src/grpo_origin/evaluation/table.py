@@ -28,7 +28,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "greedy_correct": ("bool", "whether greedy decoding gives the correct completion"),
 }
 NULL_BEFORE_RL = ("method", "trained_on")
-BASE = "base"  # the variant that a run's own settings are
 
 
 def evaluation_schema() -> pa.Schema:
