@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -211,8 +212,11 @@ def test_a_table_with_other_columns_than_described_is_refused(sources, monkeypat
 
 def test_zero_mass_follows_from_the_budget(sources):
     """A mass below it leaves 7,680 completions without a success in 99 of 100 runs."""
-    assert 1 - (1 - sources.zero_mass) ** 7680 == pytest.approx(0.01, abs=1e-4)
-    assert f"mass < {sources.zero_mass:.2g}" in " ".join(make_table("claims", sources)["cells"])
+    masses = replace(sources, training=(), budget=3840).zero_masses  # nothing was recorded
+    assert 1 - (1 - masses["grpo"]) ** 3840 == pytest.approx(0.01, abs=1e-4)
+    sampled = sources.zero_masses
+    assert sampled["grpo"] == 0.01 / SAMPLED["completions"]
+    assert f"mass < {sampled['grpo']:.2g}" in " ".join(make_table("claims", sources)["cells"])
 
 
 def test_the_summary_of_the_signal_is_over_seeds(tmp_path):
