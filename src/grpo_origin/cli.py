@@ -124,6 +124,7 @@ def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     import json
 
+    from grpo_origin.analysis.stages import of_base
     from grpo_origin.analysis.tables import TABLES
     from grpo_origin.jobs.errors import ArtefactError
     from grpo_origin.jobs.files import read_table
@@ -136,7 +137,7 @@ def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(path, f"can't be read ({error})") from None
-    return ledger.to_pandas(), settings
+    return of_base(ledger.to_pandas()), settings
 
 
 def _docs(options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import differing
 from grpo_origin.config.notation import SPLITS, ood_count
 from grpo_origin.config.paths import (
+    BASE,
     REFERENCE_LEDGER,
     REFERENCE_SETTINGS,
     place_of,
@@ -203,8 +204,6 @@ def files_of_job(patterns, wildcards):
     """Paths of a job's inputs or outputs, from patterns or functions of the wildcards."""
     paths = []
     for pattern in patterns:
-        if pattern is remake_outdated:  # no path: it only asks
-            continue
         found = pattern(named(wildcards)) if callable(pattern) else str(pattern).format(**wildcards)
         paths += [found] if isinstance(found, str) else found
     return paths
@@ -264,7 +263,7 @@ def remake_outdated(wildcards):
     Every plan has a job of pretraining_data or prompts, whose rules ask. Only outputs that a plan
     has anyway are made again.
     """
-    if workflow.is_main_process:
+    if workflow.is_main_process and workflow.dag:  # none yet when plan.smk asks for inputs
         workflow.dag.forcefiles.update(OUTDATED)
     return []
 

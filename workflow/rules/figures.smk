@@ -16,7 +16,7 @@ rule figures:
     params:
         figures={name: (drawing.entry.name, drawing.axis) for name, drawing in FIGURES.items()},
         method=SETTINGS.main_method,
-        beta=BETAS[SETTINGS.main_method],
+        beta=BETAS[BASE][SETTINGS.main_method],
         code=code_of("figures"),
     script:
         "../scripts/figures.py"
@@ -35,7 +35,7 @@ rule report:
         **cluster("figures"),
     params:
         unlike_reference=unlike_reference(),
-        beta=BETAS[SETTINGS.main_method],
+        beta=BETAS[BASE][SETTINGS.main_method],
         settings=SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"}),
         template=content_fingerprint(PAGE_TEMPLATE),
         code=code_of("report"),
@@ -48,7 +48,7 @@ ALL_TARGETS = [
     [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
     PATHS.table_files(TABLE_NAMES),
     PATHS.tables_readme,
-    [PATHS.evaluation(**cell) for cell in GRID.cells],
+    EVALUATIONS,
     [PATHS.data(axis, seed, "summary") for axis in SETTINGS.axes for seed in SETTINGS.seeds],
 ]
 

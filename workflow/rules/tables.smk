@@ -14,8 +14,9 @@ STAGE_FOLDERS = [
     for folder in files_of_job(getattr(rules, rule).output, wildcards)
 ]
 EVALUATIONS = [
-    member.paths.evaluation(**cell) for member in FAMILY.values() for cell in member.grid.cells
+    path for cell in JOBS["evaluate"] for path in files_of_job([PATTERNS.evaluation(**CELL)], cell)
 ]
+PLACES = [cell["place"] for cell in JOBS["evaluate"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
@@ -31,12 +32,20 @@ TRAINED_FOLDERS = [
 
 # KL weight of each method whose objective is reward less KL, else 0: the law says nothing of it.
 BETAS = {
-    name: method.settings(SETTINGS.rl).beta * (method.objective == "reward-kl")
-    for name, method in METHODS.items()
+    variant: {
+        name: method.settings(member.settings.rl).beta * (method.objective == "reward-kl")
+        for name, method in member.methods.items()
+    }
+    for variant, member in FAMILY.items()
 }
 
 # Completions that an RL stage samples: what a mass must be to count as more than zero.
-BUDGET = SETTINGS.rl.steps * SETTINGS.rl.prompts_per_step * SETTINGS.rl.group_size
+BUDGETS = {
+    variant: member.settings.rl.steps
+    * member.settings.rl.prompts_per_step
+    * member.settings.rl.group_size
+    for variant, member in FAMILY.items()
+}
 
 
 rule tables:
@@ -52,6 +61,7 @@ rule tables:
         **cluster("figures"),
     params:
         **settings_of("claims"),
+        places=PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -96,9 +106,10 @@ rule claims:
         **settings_of("claims"),
         cells=JOBS["evaluate"],
         runs=GRID.theory_runs,
+        places=PLACES,
         trained=TRAINED,
         betas=BETAS,
-        budget=BUDGET,
+        budgets=BUDGETS,
         reference=content_fingerprint(REFERENCE[0]) if IS_COMPARED else None,
         code=code_of("claims"),
     script:

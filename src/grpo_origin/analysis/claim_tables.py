@@ -5,11 +5,13 @@ Part of the registry in `tables`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.sources import STAGE, Sources
-from grpo_origin.analysis.stages import start_of
+from grpo_origin.analysis.stages import of_base, start_of
 from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, Table, columns
+from grpo_origin.config.paths import BASE
 from grpo_origin.evaluation import table as evaluation_file
 
 if TYPE_CHECKING:
@@ -28,13 +30,40 @@ def _agreement(sources: Sources) -> pd.DataFrame:
 
     if not sources.reference:
         return pd.DataFrame(columns=[*COLUMNS])
-    return agreement(sources.ledger, read_table(sources.reference).to_pandas())
+    return agreement(sources.ledger, of_base(read_table(sources.reference).to_pandas()))
 
 
 def _transcend(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.transcend import transcend
 
     return transcend(sources.evaluations, sources.claims, sources.zero_masses)
+
+
+def _contrasts(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    import pandas as pd
+
+    from grpo_origin.analysis.contrasts import contrasts, quantities
+
+    base = variants[BASE]
+    reference = quantities(base.evaluations)
+    parts = [
+        contrasts(quantities(own.evaluations), reference, ["stage"], base.claims).assign(
+            variant=name
+        )
+        for name, own in variants.items()
+        if name != BASE
+    ]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*CLAIM_TABLES["contrasts"].columns])
+
+
+def _method_contrasts(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.contrasts import contrasts, quantities
+
+    table = quantities(sources.evaluations)
+    table = table[table["method"].notna()]
+    main = "grpo" if "grpo" in sources.betas else next(iter(sources.betas), "")
+    same = table["method"] == main
+    return contrasts(table[~same], table[same], ["trained_on"], sources.claims)
 
 
 def _takeoff(sources: Sources) -> pd.DataFrame:
@@ -73,6 +102,22 @@ _JUDGED = {
     "axis": (TEXT, "axis that is judged; `all`: all together"),
     "statement": (TEXT, "what is claimed; rows of one statement are a family"),
     "cells": (TEXT, "ratios, prompts, stages and seeds that it is judged by"),
+}
+
+_CONTRAST = (
+    "axis ood_ratio stage method trained_on quantity seeds reference value difference low high "
+    "spread p_value verdict seeds_needed"
+)
+_CONTRASTED = {
+    "quantity": (TEXT, "what is compared: a mass, or a gain of OOD mass"),
+    "seeds": (WHOLE, "seeds that both have"),
+    "difference": (NUMBER, "value minus reference, mean over seeds"),
+    "low": (NUMBER, "lower bound of the difference; both bounds share the error of the look"),
+    "high": (NUMBER, "upper bound of the difference"),
+    "spread": (NUMBER, "standard deviation of the difference over seeds"),
+    "p_value": (NUMBER, "of the verdict, the smaller one if inconclusive; not adjusted"),
+    "verdict": (TEXT, "equivalent, differs or inconclusive, each row by itself"),
+    "seeds_needed": (NUMBER, "about how many seeds would decide an inconclusive row"),
 }
 
 CLAIM_TABLES: dict[str, Table] = {
@@ -137,6 +182,28 @@ CLAIM_TABLES: dict[str, Table] = {
             transcends=(TEXT, "yes, no or unclear: whether the gain is more than negligible"),
         ),
         _transcend,
+    ),
+    "contrasts": Table(
+        "claims",
+        "a variant, axis, OOD ratio, stage and quantity: against the run's own settings, in pairs",
+        columns(
+            _CONTRAST,
+            reference=(NUMBER, "its mean over these seeds with the run's own settings"),
+            value=(NUMBER, "its mean in the variant"),
+            **_CONTRASTED,
+        ),
+        contrast=_contrasts,
+    ),
+    "method_contrasts": Table(
+        "claims",
+        "an RL stage of another method than the main one, and quantity: against that, in pairs",
+        columns(
+            _CONTRAST,
+            reference=(NUMBER, "its mean over these seeds by the main method"),
+            value=(NUMBER, "its mean by this method"),
+            **_CONTRASTED,
+        ),
+        _method_contrasts,
     ),
     "takeoff": Table(
         "claims",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from grpo_origin.config.paths import SIGNAL
+from grpo_origin.config.paths import BASE, SIGNAL, variant_of
 from grpo_origin.config.schema import ClaimsSettings
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import read_table
@@ -117,3 +117,38 @@ class Sources:
             self.converged,
             self.signal,
         )
+
+
+def by_variant(
+    places: Sequence[str],
+    evaluations: Files,
+    trained: Sequence[tuple[str, str, int, str, str]],
+    folders: Files,
+    claims: ClaimsSettings,
+    betas: Mapping[str, Mapping[str, float]] | None = None,
+    budgets: Mapping[str, int] | None = None,
+    **of_the_run: Any,
+) -> dict[str, Sources]:
+    """What the tables of a run and its variants are made from, as a job of the workflow has it.
+
+    `places` says whose each evaluation is, `trained` is (variant, axis, seed, ood_ratio, stage) of
+    each folder; `betas` and `budgets` are by variant; what else there is, is of the run itself.
+    """
+    owners = [variant_of(place) for place in places]
+    stages = list(zip(trained, folders, strict=True))
+    files = list(zip(owners, evaluations, strict=True))
+    return {
+        name: Sources(
+            evaluation_files=[file for owner, file in files if owner == name],
+            training=[
+                (axis, seed, ratio, stage, folder)
+                for (owner, axis, seed, ratio, stage), folder in stages
+                if owner == name
+            ],
+            claims=claims,
+            betas=(betas or {}).get(name, {}),
+            budget=(budgets or {}).get(name, 1),
+            **(of_the_run if name == BASE else {}),
+        )
+        for name in dict.fromkeys(owners)
+    }

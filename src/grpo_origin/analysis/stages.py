@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from grpo_origin.config.paths import BEFORE_RL, stage_of
+from grpo_origin.config.paths import BASE, BEFORE_RL, stage_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,13 @@ def with_method(table: pd.DataFrame) -> pd.DataFrame:
         values = {stage: getattr(parts, name) for stage, parts in stages.items()}
         table.insert(place, name, table["stage"].map(values).astype("str"))
     return table
+
+
+def of_base(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the run's own settings, without the column that says so."""
+    if "variant" not in table:
+        return table
+    return table[table["variant"] == BASE].drop(columns="variant").reset_index(drop=True)
 
 
 def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:

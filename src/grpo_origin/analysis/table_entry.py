@@ -49,10 +49,10 @@ SHARED: dict[str, Column] = {
 
 
 def columns(names: str, **described: tuple[str, str]) -> dict[str, Column]:
-    """Columns in order: those in `described`, and for the others what SHARED says."""
+    """Columns in order, `variant` first: those in `described`, for the others what SHARED says."""
     return {
         name: Column(*described[name]) if name in described else SHARED[name]
-        for name in names.split()
+        for name in ("variant", *names.split())
     }
 
 
@@ -61,14 +61,16 @@ class Table:
     """An entry of the registry.
 
     `group` is the job that makes it: `evaluation`, `theory` or `claims`. `converged` marks tables
-    that only runs with RL to convergence have.
+    that only runs with RL to convergence have. `make` is asked for each variant by itself and
+    leaves its name out; what compares variants has `contrast` instead, of all of them by name.
     """
 
     group: str
     row: str
     columns: Mapping[str, Column]
-    make: Callable[[Sources], pd.DataFrame]
+    make: Callable[[Sources], pd.DataFrame] | None = None
     converged: bool = False
+    contrast: Callable[[Mapping[str, Sources]], pd.DataFrame] | None = None
 
     @property
     def types(self) -> dict[str, str]:

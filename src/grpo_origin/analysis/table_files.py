@@ -5,7 +5,7 @@ The jobs that make tables call `write_tables` and `write_readme`; the tables are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,20 +13,29 @@ import pandas as pd
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.statistics import METRICS
 from grpo_origin.analysis.tables import TABLES
+from grpo_origin.config.paths import BASE
 from grpo_origin.jobs.files import atomic
 
 
-def make_table(name: str, sources: Sources) -> pd.DataFrame:
-    """A table with the columns and types of its entry; raises ValueError if it has others."""
+def make_table(name: str, sources: Sources | Mapping[str, Sources]) -> pd.DataFrame:
+    """A table with the columns and types of its entry, of a run or of its variants by name.
+
+    Raises ValueError if it has others.
+    """
     entry = TABLES[name]
-    table = entry.make(sources)
+    variants = {BASE: sources} if isinstance(sources, Sources) else sources
+    if entry.make:
+        parts = [entry.make(own).assign(variant=variant) for variant, own in variants.items()]
+        table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    elif entry.contrast:
+        table = entry.contrast(variants)
     if set(table.columns) != set(entry.columns):
         odd = sorted(set(table.columns) ^ set(entry.columns))
         raise ValueError(f"table {name}: columns made and described differ: {', '.join(odd)}")
     return table[[*entry.columns]].astype(entry.types)
 
 
-def write_tables(outputs: Iterable[str | Path], sources: Sources) -> None:
+def write_tables(outputs: Iterable[str | Path], sources: Sources | Mapping[str, Sources]) -> None:
     """Make the tables that the outputs (`.../NAME.csv`, `.../NAME.parquet`) are named for.
 
     Each file is written atomically. Raises KeyError for a name that is not in TABLES.

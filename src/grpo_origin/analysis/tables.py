@@ -69,7 +69,8 @@ def _seed_mass_gains(sources: Sources) -> pd.DataFrame:
 
 def _training(sources: Sources) -> pd.DataFrame:
     """Training logs of the RL stages without wall seconds: tables of a run are always the same."""
-    logged = [name for name in TABLES["training"].columns if name not in (*STAGE, *METHOD_COLUMNS)]
+    known = ("variant", *STAGE, *METHOD_COLUMNS)
+    logged = [name for name in TABLES["training"].columns if name not in known]
     return sources.of_stages(TRAINING_LOG, logged)
 
 

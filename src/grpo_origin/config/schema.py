@@ -101,6 +101,9 @@ class ClaimsSettings(Section):
         "sampled; sets the mass that counts as zero.",
     )
     negligible: Number = Field(0.01, gt=0, lt=1, description="A change of mass up to this is none.")
+    equivalent: Rate = Field(
+        0.02, description="Variants or methods whose mass differs by less than this are equivalent."
+    )
     takeoff: Rate = Field(0.1, description="A seed takes off if its mean gain exceeds this.")
     partial: tuple[Rate, Rate] = Field(
         (0.1, 0.9), description="From and to this starting mass a prompt is partly right."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.paths import variant_of
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.jobs import prefork
 from grpo_origin.jobs.errors import ArtefactError, DeviceError, Interrupted, NotFinite
@@ -41,6 +42,8 @@ def job(snakemake: Any, label: str) -> Iterator[None]:
     message and exit status 1; anything else keeps its traceback, in the log.
     """
     prefork.hand_over()
+    if place := getattr(snakemake.wildcards, "place", ""):
+        label = f"{label}, {variant_of(place)}"
     started = time.monotonic()
     record = making_of(dict(snakemake.params.items()), snakemake.input)
     log, console = snakemake.log[0], os.dup(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from grpo_origin.analysis.stages import of_method
+from grpo_origin.analysis.stages import of_base, of_method
 from grpo_origin.jobs.files import read_table
 from grpo_origin.report.figures import ENTRIES
 from grpo_origin.report.plotting import save, style
@@ -30,7 +30,7 @@ def draw_figures(
     `tables` are parquet files by name, `method` the one that figures of a single method show,
     `beta` its KL weight. Raises ArtefactError if a table can't be read.
     """
-    full = {name: read_table(path).to_pandas() for name, path in by_name(tables).items()}
+    full = {name: of_base(read_table(path).to_pandas()) for name, path in by_name(tables).items()}
     single = {name: of_method(table, method) for name, table in full.items()}
     png, pdf = by_name(pngs), by_name(pdfs)
     with style():
