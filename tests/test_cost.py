@@ -19,6 +19,7 @@ from grpo_origin.cost import (
     plan,
     work_seconds,
 )
+from grpo_origin.lineage import jobs as planned_jobs
 from grpo_origin.study import read_study
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model
@@ -84,7 +85,7 @@ def test_jobs_are_those_that_snakemake_plans(tree, files):
     paths = [f"config/{name}.yaml" for name in files]
     study = read_study(tree / "config" / "config.yaml", *(tree / path for path in paths))
     plan = planned(tree, "--configfile", *paths)
-    assert {rule: len(jobs) for rule, jobs in study.grid.jobs.items() if jobs} == plan
+    assert {rule: len(jobs) for rule, jobs in planned_jobs(study).items() if jobs} == plan
     assert sum(jobs(study).values()) == sum(plan.values())
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from grpo_origin import lineage
 from helpers import (
     CODE,
     REPO,
@@ -261,7 +262,7 @@ def test_every_result_without_a_record_is_made_again(copy):
     for folder in (copy / "results").rglob(".records"):
         shutil.rmtree(folder)
     shutil.rmtree(copy / ".snakemake")
-    jobs = {rule: len(jobs) for rule, jobs in tiny_study().grid.jobs.items() if jobs}
+    jobs = {rule: len(jobs) for rule, jobs in lineage.jobs(tiny_study()).items() if jobs}
     assert planned(copy, *CONFIG) == jobs
 
 

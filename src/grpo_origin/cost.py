@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from grpo_origin import lineage
 from grpo_origin.config.fields import ConfigError, Section
+from grpo_origin.config.grid import Cell
 from grpo_origin.config.notation import ood_count
+from grpo_origin.config.paths import variant_of
 from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
@@ -81,7 +84,7 @@ def jobs(study: Study) -> dict[str, int]:
     counts = dict.fromkeys(
         (stage for stage in ResourceSettings.model_fields if stage not in STAGES), 0
     )
-    for rule, planned in study.grid.jobs.items():
+    for rule, planned in lineage.jobs(study).items():
         counts[STAGES.get(rule, rule)] += len(planned)
     return counts
 
@@ -89,35 +92,62 @@ def jobs(study: Study) -> dict[str, int]:
 def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
     """Seconds of work of all jobs of each stage, start-up not counted.
 
-    data      groups x (1 + ood_pool) N pool samples, written once and read once for the summary
-    pretrain  cells x N samples
-    sft       cells x epochs x samples
-    rl        cells x splits x the methods' steps, each as long as one of plain GRPO: short for
-              methods that draw more
-    evaluate  groups' ratios x test prompts of all splits x models of a cell
+    Summed over the jobs of the run and its variants, each with its settings:
+
+    data      (1 + ood_pool) N pool samples, written once and read once for the summary
+    pretrain  N samples
+    sft       epochs x samples
+    rl        the method's steps, each as long as one of plain GRPO: short for methods that draw
+              more
+    evaluate  test prompts of all splits x models of a cell
     theory    steps and sampled completions in units of a GRPO step's completions: too long, since
               a step has a fixed part and sampling trains nothing; evaluations are not counted
     figures   none but start-up
     """
+    members, planned = lineage.family(study), lineage.jobs(study)
+
+    def total(rule: str, of: Callable[[Study, Cell], float]) -> float:
+        """Sum over the jobs of a rule."""
+        return sum(of(members[variant_of(job["place"])], job) for job in planned[rule])
+
     settings, grid = study.settings, study.grid
-    samples, cells = settings.pretrain.samples, len(grid.cells)
-    pool = len(grid.groups) * (samples + ood_count(settings.pretrain.ood_pool, samples))
-    sft = settings.sft.epochs * settings.sft.samples if settings.sft else 0
-    splits = sum(len(settings.axes[cell["axis"]].splits) for cell in grid.cells)
-    rows = splits * settings.evaluation.prompts * len(grid.stages)
-    steps = sum(method.settings(settings.rl).steps for method in study.methods.values())
     theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
     converged = len(grid.theory_runs) * theory.steps * theory.pool * theory.group_size
     sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
     return {
-        "data": pool / rates.data_samples_per_s + pool / rates.summary_samples_per_s,
-        "pretrain": cells * samples / rates.pretrain_samples_per_s,
-        "sft": cells * sft / rates.sft_samples_per_s,
-        "rl": cells * steps * len(settings.trained_on) * rates.grpo_step_s,
-        "evaluate": rows / rates.evaluate_prompts_per_s,
+        "data": total("pretraining_data", _pool) / rates.data_samples_per_s
+        + total("data_summary", _pool) / rates.summary_samples_per_s,
+        "pretrain": total("pretrain", _pretraining) / rates.pretrain_samples_per_s,
+        "sft": total("sft", _fine_tuning) / rates.sft_samples_per_s,
+        "rl": total("rl", _rl_steps) * rates.grpo_step_s,
+        "evaluate": total("evaluate", _evaluated) / rates.evaluate_prompts_per_s,
         "theory": (converged + sampled) / a_step * rates.grpo_step_s,
         "figures": 0.0,
     }
+
+
+def _pool(study: Study, job: Cell) -> float:
+    settings = study.settings.pretrain
+    return settings.samples + ood_count(settings.ood_pool, settings.samples)
+
+
+def _pretraining(study: Study, job: Cell) -> float:
+    return study.settings.pretrain.samples
+
+
+def _fine_tuning(study: Study, job: Cell) -> float:
+    sft = study.settings.sft
+    return sft.epochs * sft.samples if sft else 0
+
+
+def _rl_steps(study: Study, job: Cell) -> float:
+    return study.methods[job["method"]].settings(study.settings.rl).steps
+
+
+def _evaluated(study: Study, job: Cell) -> float:
+    settings = study.settings
+    splits = len(settings.axes[job["axis"]].splits)
+    return splits * settings.evaluation.prompts * len(study.grid.stages)
 
 
 def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
@@ -127,14 +157,21 @@ def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
     pools        groups x (1 + ood_pool) N samples
     checkpoints  weights and two moments, 12 bytes a parameter, of `at_once` training jobs
     """
-    settings, count = study.settings, jobs(study)
-    size = FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
-    samples = settings.pretrain.samples
-    pool = samples + ood_count(settings.pretrain.ood_pool, samples)
+    count, planned, members = jobs(study), lineage.jobs(study), lineage.family(study)
+
+    def size(job: Cell) -> int:
+        """Bytes of a job's model."""
+        settings = members[variant_of(job["place"])].settings
+        return FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
+
+    models = [size(job) for rule in ("pretrain", "sft", "rl") for job in planned[rule]]
+    pools = sum(
+        _pool(members[variant_of(job["place"])], job) for job in planned["pretraining_data"]
+    )
     return {
-        "models": (count["pretrain"] + count["sft"] + count["rl"]) * size,
-        "pools": len(study.grid.groups) * pool * rates.pool_bytes_per_sample,
-        "checkpoints": min(at_once, max(count["pretrain"], count["rl"])) * 3 * size,
+        "models": sum(models),
+        "pools": pools * rates.pool_bytes_per_sample,
+        "checkpoints": min(at_once, max(count["pretrain"], count["rl"])) * 3 * max(models),
     }
 
 
