@@ -99,9 +99,8 @@ def compared(ledger, expected, values, cells=""):
     rows = ledger[ledger["cells"].str.contains(cells, regex=False)]
     assert len(rows) == len(expected)
     for row in rows.itertuples():
-        name = next(
-            n for n in expected if n == row.axis or n == (row.axis, row.cells.split(";")[0])
-        )
+        names = (row.axis, (row.axis, row.cells.split(";")[0]))
+        name = next(name for name in names if name in expected)
         verdict, p_value = expected[name]
         seeds = np.asarray(values[name])
         assert row.verdict == verdict

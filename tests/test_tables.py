@@ -93,7 +93,8 @@ def folder(sources, tmp_path_factory):
     """The tables of the made-up run."""
     root = tmp_path_factory.mktemp("tables")
     paths = [root / f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")]
-    write_tables(reversed(paths), sources)  # in whatever order: files are matched by name
+    variants = {"base": sources, "other": sources}
+    write_tables(reversed(paths), variants)  # in whatever order: files are matched by name
     write_readme(root / "README.md", TABLES)
     return root
 
