@@ -162,7 +162,9 @@ def test_totals_and_tasks_are_not_rows_of_one_table(folder, name):
     totals = pd.read_parquet(folder / f"{name}.parquet")
     assert "task" not in totals
     keys = [
-        key for key in ("axis", "seed", "ood_ratio", "stage", "split", "metric") if key in totals
+        key
+        for key in ("variant", "axis", "seed", "ood_ratio", "stage", "split", "metric")
+        if key in totals
     ]
     assert not totals.duplicated(keys).any()
     if not name.endswith("gains"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import place_of
 from grpo_origin.lineage import family, jobs, maker
-from helpers import TINY, tiny_study
+from helpers import TINY, copy_code, planned, snakemake, tiny_study, write_config
 
 CELL = {"axis": "mini", "seed": 0, "ratio": "0.25"}
 STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood")
@@ -106,3 +108,70 @@ def test_two_variants_that_are_the_same_and_reserved_names_are_refused():
         with_variants(a={"rl": {"beta": 0.5}}, b={"rl": {"beta": 0.5}})
     with pytest.raises(ConfigError, match=r"variants\.base: this name is taken"):
         with_variants(base={"rl": {"beta": 0.5}})
+
+
+# --- a real sweep
+
+VARIANTS = {"soft": {"rl": {"beta": 0.5}}, "no_sft": {"sft": None, "ratios": ["0.25"]}}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A finished tiny sweep with two variants."""
+    tree = copy_code(tmp_path_factory.mktemp("sweep"))
+    config = write_config(tree, "variants.yaml", variants=VARIANTS)
+    result = snakemake(tree, "--cores", "2", "--configfile", config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return tree / "results" / "tiny"
+
+
+def test_a_variant_has_folders_for_what_it_makes_alone(sweep):
+    cell = "mini/seed~0/ood~0.25"
+    for variant in VARIANTS:
+        place = sweep / "variants" / variant / cell
+        assert sorted(path.name for path in place.iterdir() if path.name[0] != ".") == [
+            "evaluation.parquet",
+            "grpo~id",
+            "grpo~ood",
+        ]
+    assert not (sweep / "variants" / "no_sft" / "mini" / "seed~0" / "ood~0").exists()
+    assert not list((sweep / "variants").rglob("data"))
+
+
+def test_every_table_says_whose_its_rows_are(sweep):
+    for path in (sweep / "tables").glob("*.parquet"):
+        assert pd.read_parquet(path).columns[0] == "variant", path.name
+    summary = pd.read_parquet(sweep / "tables" / "summary.parquet")
+    stages = summary.groupby("variant")["stage"].agg(lambda names: sorted(set(names))).to_dict()
+    everything = ["grpo~id", "grpo~ood", "pretrain", "sft"]
+    assert stages == {
+        "base": everything,
+        "soft": everything,
+        "no_sft": ["grpo~id", "grpo~ood", "pretrain"],
+    }
+
+
+def test_contrasts_are_differences_of_the_same_prompts(sweep):
+    table = pd.read_parquet(sweep / "tables" / "contrasts.parquet").set_index(
+        ["variant", "stage", "ood_ratio", "quantity"]
+    )
+    for variant, stage in (("soft", "grpo~ood"), ("no_sft", "grpo~id"), ("no_sft", "pretrain")):
+        masses = []
+        for place in ("", f"variants/{variant}/"):
+            file = sweep / f"{place}mini/seed~0/ood~0.25/evaluation.parquet"
+            rows = pd.read_parquet(file).query("stage == @stage and split == 'ood'")
+            masses.append(np.exp(rows["log_mass"]).mean())
+        row = table.loc[variant, stage, "0.25", "OOD mass"]
+        assert [row["reference"], row["value"]] == pytest.approx(masses)
+        assert row["difference"] == pytest.approx(masses[1] - masses[0])
+        assert row["verdict"] == "inconclusive"  # of one seed
+    assert table.loc["no_sft", "pretrain", "0.25", "OOD mass"]["difference"] == 0
+
+
+def test_a_finished_sweep_has_nothing_to_do_and_a_new_variant_only_its_own(sweep):
+    tree = sweep.parents[1]
+    assert planned(tree, "--configfile", "variants.yaml") == {}
+    more = VARIANTS | {"softer": {"rl": {"beta": 0.9}}}
+    config = write_config(tree, "more.yaml", variants=more)
+    after = dict.fromkeys(("tables", "claims", "figures", "report"), 1)
+    assert planned(tree, "--configfile", config) == {"rl": 4, "evaluate": 2} | after
