@@ -98,7 +98,8 @@ def test_every_row_is_a_right_answer_of_its_task(files):
             expected[-1 - len(state)] = "<answer>"
             assert [vocabulary.tokens[i] for i in row["completion_ids"]] == [*expected, "<eos>"]
             assert [vocabulary.tokens[i] for i in row["prompt_ids"][1 + int(length) :]] == [
-                f"<{name}>" for name in operations.split()
+                *(f"<{name}>" for name in operations.split()),
+                "<solve>",
             ]
 
 
@@ -346,4 +347,4 @@ def test_a_successful_write_replaces_file_and_folder(tmp_path):
 
 def test_prompt_and_completion_lengths_match_the_settings():
     spec = TaskSpec.model_validate("trav shift trav;4;A")
-    assert (spec.prompt_tokens, spec.completion_tokens) == (8, 16)
+    assert (spec.prompt_tokens, spec.completion_tokens) == (9, 16)

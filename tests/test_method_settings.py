@@ -52,10 +52,10 @@ def test_a_method_that_needs_more_of_the_rl_section_says_so():
 def test_every_method_needs_room_for_the_tasks():
     with pytest.raises(
         ConfigError,
-        match=r"axes\.mini: task 'trav shift trav;2;A' needs 16 tokens under grpo, more than",
+        match=r"axes\.mini: task 'trav shift trav;2;A' needs 17 tokens under grpo, more than",
     ):
         tiny_study(model={"context": 15})
-    assert tiny_study(model={"context": 16}).methods
+    assert tiny_study(model={"context": 17}).methods
 
 
 def test_igrpo_needs_room_for_the_draft():

@@ -225,7 +225,7 @@ def test_nthr_spares_tokens_whose_penalty_would_push_right_ones_down(cell, tmp_p
 
 
 def test_igrpo_trains_on_refinements_of_the_best_draft(cell, tmp_path, monkeypatch):
-    trainer = trainer_of(cell, tmp_path, find("igrpo")())
+    trainer = trainer_of(cell, tmp_path, find("igrpo")(), rl={"temperature": 2.0})
     assert trainer.num_generations == 2  # of a group of 4, half are drafts
     drafts, original = [], trainer.draft
     monkeypatch.setattr(

@@ -104,7 +104,7 @@ def unpadded(rows: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
 CASES = {
     "KL": ({"beta": 0.1}, "grpo~ood"),
     "no KL": ({"beta": 0.0}, "grpo~ood"),
-    "prompts of several lengths, temperature": ({"beta": 0.1, "temperature": 0.7}, "grpo~id"),
+    "prompts of several lengths, temperature": ({"beta": 0.1, "temperature": 1.6}, "grpo~id"),
     "two iterations, clipping": ({"beta": 0.1, "iterations": 2, "epsilon": 0.02}, "grpo~ood"),
 }
 
