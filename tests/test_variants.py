@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import place_of
 from grpo_origin.lineage import family, jobs, maker
@@ -175,3 +176,15 @@ def test_a_finished_sweep_has_nothing_to_do_and_a_new_variant_only_its_own(sweep
     config = write_config(tree, "more.yaml", variants=more)
     after = dict.fromkeys(("tables", "claims", "figures", "report"), 1)
     assert planned(tree, "--configfile", config) == {"rl": 4, "evaluate": 2} | after
+
+
+def test_a_cell_of_a_variant_without_snakemake_has_the_same_evaluation(sweep, tmp_path):
+    where = ["--axis", "mini", "--seed", "0", "--ratio", "0.25", "--results", str(tmp_path)]
+    config = str(sweep.parents[1] / "variants.yaml")
+    main(["cell", "--config", config, *where, "--variant", "no_sft"])
+    path = "variants/no_sft/mini/seed~0/ood~0.25/evaluation.parquet"
+    own = pd.read_parquet(tmp_path / "tiny" / path)
+    pd.testing.assert_frame_equal(own, pd.read_parquet(sweep / path), check_exact=True)
+    assert set(own["variant"]) == {"no_sft"}
+    with pytest.raises(SystemExit, match=r"variant: this run has no 'x' \(it has: base, no_sft, soft"):
+        main(["cell", "--config", config, *where, "--variant", "x"])

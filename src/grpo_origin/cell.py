@@ -104,6 +104,7 @@ def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) 
         axis=axis,
         seed=seed,
         ratio=ratio,
+        variant=study.variant,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", required=True)
         command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
+        command.add_argument("--variant", default="base", help="variant (default: the run itself)")
     for command in (cell, stage, plan, seeds):
         command.add_argument(
             "--config",
@@ -85,8 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cell(options: argparse.Namespace) -> None:
-    study, paths = _open(options)
-    _check(study, options)
+    study, paths = _open_variant(options)
     from grpo_origin.cell import run_cell
 
     evaluation = run_cell(study, paths, options.axis, int(options.seed), options.ratio)
@@ -94,8 +94,7 @@ def _cell(options: argparse.Namespace) -> None:
 
 
 def _stage(options: argparse.Namespace) -> None:
-    study, paths = _open(options)
-    _check(study, options)
+    study, paths = _open_variant(options)
     _one_of("stage", options.name, ["data", *(s.name for s in study.grid.stages), "evaluate"])
     from grpo_origin.cell import run_stage
 
@@ -153,6 +152,23 @@ def _open(options: argparse.Namespace) -> tuple[Study, Paths]:
 
     study = read_study(SHIPPED / "config.yaml", *options.config)
     return study, Paths(study.settings.run, options.results)
+
+
+def _open_variant(options: argparse.Namespace) -> tuple[Study, Paths]:
+    """The run or its variant that is asked for, all of whose files are then its own.
+
+    Raises ConfigError, naming what there is, for a variant or cell that there isn't.
+    """
+    from dataclasses import replace
+
+    from grpo_origin.config.paths import place_of
+    from grpo_origin.lineage import family
+
+    study, paths = _open(options)
+    members = family(study)
+    _one_of("variant", options.variant, members)
+    _check(members[options.variant], options)
+    return members[options.variant], replace(paths, place=place_of(options.variant))
 
 
 def _check(study: Study, options: argparse.Namespace) -> None:
