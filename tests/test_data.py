@@ -151,6 +151,19 @@ def summary_of(root: Path) -> dict:
     return json.loads((root / "data" / "summary.json").read_text())
 
 
+def test_sft_can_hold_a_share_of_ood_samples_that_rl_then_avoids(tmp_path):
+    rows = made(tmp_path, sft={"ood_share": "0.25"}, rl={"steps": 6})
+    sft = rows["sft"]
+    assert Counter(row["split"] for row in sft) == {"id": 30, "ood": 10}
+    assert {row["task"] for row in sft if row["split"] == "ood"} == {"trav shift trav;2;A"}
+    places = [i for i, row in enumerate(sft) if row["split"] == "ood"]
+    assert places != list(range(30, 40))  # mixed in
+    assert len(prompts_of(sft)) == 40
+    assert not prompts_of(sft) & prompts_of(rows["grpo"])
+    with pytest.raises(ConfigError, match=r"sft: ood_share: 0.01 of 40 samples rounds to none"):
+        tiny_study(sft={"ood_share": "0.01"})
+
+
 def test_sft_and_rl_are_disjoint_while_the_space_allows_and_the_summary_says_so(study, files):
     assert not prompts_of(files["sft"]) & prompts_of(files["grpo"])
     assert summary_of(study)["overlap"]["sft in grpo"] == 0

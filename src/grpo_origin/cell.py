@@ -55,8 +55,8 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     counts = {"id": samples, "ood": ood_count(settings.pretrain.ood_pool, samples)}
     for split in SPLITS:
         write_pool(source, split, counts[split], files[f"pretrain-{split}"])
-    write_sft(source, study.sft_samples, files["sft"])
-    write_grpo(source, study.rl_prompts, study.sft_samples, files["grpo"])
+    write_sft(source, study.sft_counts, files["sft"])
+    write_grpo(source, study.rl_prompts, study.sft_counts, files["grpo"])
     write_test(source, settings.evaluation.prompts, files["test"])
     ratios = settings.axis_ratios(axis)
     write_summary(source, files, ratios, samples, paths.data(axis, seed, "summary"))

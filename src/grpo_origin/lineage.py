@@ -47,9 +47,9 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
 def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
     settings = study.settings
     if name == "sft":
-        return {"samples": study.sft_samples}
+        return {"counts": study.sft_counts}
     if name == "grpo":
-        return {"prompts": study.rl_prompts, "sft_samples": study.sft_samples}
+        return {"prompts": study.rl_prompts, "sft_counts": study.sft_counts}
     if name == "test":
         return {"prompts": settings.evaluation.prompts, "mixed": settings.axes[axis].mixed}
     return {"samples": settings.pretrain.samples, "ood_pool": settings.pretrain.ood_pool}

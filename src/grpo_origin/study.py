@@ -6,7 +6,7 @@ The workflow, the command line and the cost plan start from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake
 class Study:
     """Settings that can run, with their RL methods; of a run or of one of its variants.
 
-    `variants` are those of the run, in their order; a variant has none itself. `sft_samples` is
-    what the prompts of RL avoid, whether there is an SFT stage or not.
+    `variants` are those of the run, in their order; a variant has none itself. `sft_counts` are
+    the samples of each split in the SFT set, whether there is an SFT stage or not.
     """
 
     settings: Settings
     methods: dict[str, Method]
     variant: str = BASE
-    sft_samples: int = 0
+    sft_counts: Mapping[str, int] = field(default_factory=dict)
     variants: tuple[Study, ...] = ()
 
     @cached_property
@@ -67,7 +67,7 @@ def open_study(config: Mapping[str, Any]) -> Study:
     for name, changes in study.settings.variants.items():
         variant = variant_config(config, study.settings, name, changes)
         try:
-            opened = _open(variant, name, study.sft_samples)
+            opened = _open(variant, name, study.sft_counts)
         except ConfigError as error:
             raise ConfigError(f"variants.{name}: {error}") from None
         for other in (study, *variants):
@@ -77,13 +77,16 @@ def open_study(config: Mapping[str, Any]) -> Study:
     return replace(study, variants=tuple(variants))
 
 
-def _open(config: Mapping[str, Any], variant: str = BASE, sft_samples: int = 0) -> Study:
+def _open(
+    config: Mapping[str, Any], variant: str = BASE, run_counts: Mapping[str, int] | None = None
+) -> Study:
     settings = load_settings(config)
     methods = load_methods(settings)
-    sft = settings.sft or SFTSettings()  # without an SFT stage its samples still are not RL's
-    samples = sft_samples if sft_samples and not settings.sft else sft.samples
-    check_string_space(settings, prompts_needed(settings, methods), samples)
-    return Study(settings, methods, variant, samples)
+    # Without an SFT stage its samples, those of the run for a variant, still are not RL's.
+    own = settings.sft.counts if settings.sft else None
+    counts = own or run_counts or SFTSettings().counts
+    check_string_space(settings, prompts_needed(settings, methods), counts)
+    return Study(settings, methods, variant, counts)
 
 
 def _same(variant: Study, other: Study) -> bool:

@@ -116,8 +116,8 @@ def prompt_counts(wildcards):
     """What the writer of a prompt set is told."""
     member = member_of(wildcards)
     return {
-        "sft": {"samples": member.sft_samples},
-        "grpo": {"prompts": member.rl_prompts, "sft_samples": member.sft_samples},
+        "sft": {"counts": member.sft_counts},
+        "grpo": {"prompts": member.rl_prompts, "sft_counts": member.sft_counts},
         "test": {"prompts": member.settings.evaluation.prompts},
     }[wildcards.set]
 

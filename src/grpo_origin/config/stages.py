@@ -6,6 +6,7 @@ A section's values are a stage's params, so its declarations don't count in fing
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -21,7 +22,7 @@ from grpo_origin.config.fields import (
     Whole,
     distinct_ratios,
 )
-from grpo_origin.config.notation import Tasks, TaskSpec
+from grpo_origin.config.notation import Tasks, TaskSpec, ood_count
 
 
 class WorldSettings(Section):
@@ -163,12 +164,28 @@ class PretrainSettings(OptimiserSettings):
 
 
 class SFTSettings(OptimiserSettings):
-    """Supervised fine-tuning on ID samples: loss on the completion only."""
+    """Supervised fine-tuning on ID samples (or some OOD ones): loss on the completion only."""
 
-    samples: Count = Field(2048, description="ID samples (paper: 2K).")
+    samples: Count = Field(2048, description="Samples (paper: 2K, all of them ID).")
+    ood_share: Ratio = Field("0", description="Share of the samples that are OOD (paper: none).")
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(1e-4, description="Peak learning rate (assumption).")
     epochs: Count = Field(2, description="Passes over the samples (assumption).")
+
+    @model_validator(mode="after")
+    def _check_share(self) -> SFTSettings:
+        if Decimal(self.ood_share) > 0 and not self.counts["ood"]:
+            raise ValueError(
+                f"ood_share: {self.ood_share} of {self.samples} samples rounds to none: use 0 or a "
+                "larger share"
+            )
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples of each split."""
+        ood = ood_count(self.ood_share, self.samples)
+        return {"id": self.samples - ood, "ood": ood}
 
     @property
     def steps(self) -> int:

@@ -6,6 +6,7 @@ evaluation read them with `read_prompts`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,39 @@ from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.world import World
 
 
-def write_sft(source: Source, samples: int, path: str | Path) -> None:
-    """Write the SFT samples: ID tasks in equal shares, in random order."""
-    strings = _strings(source, "id", "sft", samples)
-    write_table(path, _prompt_set(source, "id", strings, source.generator("sft")))
+def write_sft(source: Source, counts: Mapping[str, int], path: str | Path) -> None:
+    """Write the SFT samples: so many of each split, its tasks in equal shares, in random order."""
+    rng = source.generator("sft")
+    tables = [
+        _prompt_set(source, split, strings, rng)
+        for split, strings in _sft_strings(source, counts).items()
+    ]
+    table = pa.concat_tables(tables).unify_dictionaries()
+    write_table(path, table.take(rng.permutation(table.num_rows)) if len(tables) > 1 else table)
 
 
-def write_grpo(source: Source, prompts: int, sft_samples: int, path: str | Path) -> None:
+def write_grpo(
+    source: Source, prompts: int, sft_counts: Mapping[str, int], path: str | Path
+) -> None:
     """Write the RL prompts, `prompts` for each of id and ood.
 
-    ID prompts avoid those of SFT while others are left.
+    They avoid those of SFT while others are left.
     """
-    used = _strings(source, "id", "sft", sft_samples)
+    used = _sft_strings(source, sft_counts)
     tables = []
     for split in SPLITS:
-        strings = _strings(source, split, "grpo", prompts, used)
+        strings = _strings(source, split, "grpo", prompts, used.get(split, ()))
         tables.append(_prompt_set(source, split, strings, source.generator("grpo", split)))
     write_table(path, pa.concat_tables(tables).unify_dictionaries())
+
+
+def _sft_strings(
+    source: Source, counts: Mapping[str, int]
+) -> dict[str, list[tuple[Task, np.ndarray]]]:
+    """Start strings of the SFT samples of each split that has any."""
+    return {
+        split: _strings(source, split, "sft", count) for split, count in counts.items() if count
+    }
 
 
 def write_test(source: Source, prompts: int, path: str | Path) -> None:

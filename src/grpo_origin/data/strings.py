@@ -6,7 +6,7 @@ node indices, int16 of shape (count, length). `study` checks settings with `chec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -114,7 +114,7 @@ def available_strings(length: int, world: WorldSettings) -> tuple[int, int]:
     return space - test, test
 
 
-def check_string_space(settings: Settings, rl_prompts: int, sft_samples: int) -> None:
+def check_string_space(settings: Settings, rl_prompts: int, sft_counts: Mapping[str, int]) -> None:
     """Raise ConfigError if a task has too few strings for its test, SFT or RL prompts."""
     for name, axis in settings.axes.items():
         for split in SPLITS:
@@ -122,8 +122,9 @@ def check_string_space(settings: Settings, rl_prompts: int, sft_samples: int) ->
             key = f"evaluation.prompts {place}"
             _require(key, settings.evaluation.prompts, tasks, settings.world, test=True)
             _require(f"rl.prompts_per_step {place}", rl_prompts, tasks, settings.world, test=False)
-        key = f"sft.samples (axes.{name}.id)"
-        _require(key, sft_samples, axis.id, settings.world, test=False)
+            if sft_counts[split]:
+                key = f"sft.samples {place}"
+                _require(key, sft_counts[split], tasks, settings.world, test=False)
 
 
 def _require(
