@@ -138,7 +138,7 @@ def run_stage(
         changes.setdefault("methods", [method])
     if loud:
         loop.PROGRESS_SECONDS = 0.0
-    paths = _Elsewhere("tiny", str(root), output, checkpoint, stage)
+    paths = _Elsewhere("tiny", str(root), output=output, state=checkpoint, trained=stage)
     cell.train_stage(tiny_study(**changes), paths, "mini", 0, ratio, stage)
 
 

@@ -66,7 +66,7 @@ def test_both_runs_numbers_stand_beside_each_other():
 
 
 def test_without_a_reference_the_table_is_empty():
-    assert make_table("agreement", Sources()).columns.tolist() == [*COLUMNS]
+    assert make_table("agreement", Sources()).columns.tolist() == ["variant", *COLUMNS]
     assert make_table("agreement", Sources()).empty
 
 
@@ -82,10 +82,10 @@ def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
     (run / "tables").mkdir(parents=True)
     reference.mkdir()
     own = ledger(("exposure", "depth", "supported"), ("exposure", "token", "supported"))
-    own.to_parquet(run / "tables" / "claims.parquet")
-    ledger(("exposure", "depth", "supported"), ("exposure", "token", "inconclusive")).to_parquet(
-        reference / "claims.parquet"
-    )
+    unlike = own.assign(variant="other", verdict="contradicted")
+    pd.concat([own.assign(variant="base"), unlike]).to_parquet(run / "tables" / "claims.parquet")
+    other = ledger(("exposure", "depth", "supported"), ("exposure", "token", "inconclusive"))
+    other.assign(variant="base").to_parquet(reference / "claims.parquet")
     for folder, steps in ((run, 60), (reference, 30)):
         (folder / "settings.json").write_text(json.dumps({"rl": {"steps": steps}}))
     main(["compare", str(run), str(reference)])
@@ -101,10 +101,11 @@ def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
 def test_compare_names_the_file_that_a_folder_lacks(tmp_path):
     with pytest.raises(SystemExit, match=r"claims.parquet: missing"):
         main(["compare", str(tmp_path), str(tmp_path)])
-    old = ledger(("exposure", "depth", "supported")).drop(columns="look")
+    full = ledger(("exposure", "depth", "supported")).assign(variant="base")
+    old = full.drop(columns="look")
     old.to_parquet(tmp_path / "claims.parquet")
     with pytest.raises(SystemExit, match=r"error: .*claims.parquet: .*without column look"):
         main(["compare", str(tmp_path), str(tmp_path)])
-    ledger(("exposure", "depth", "supported")).to_parquet(tmp_path / "claims.parquet")
+    full.to_parquet(tmp_path / "claims.parquet")
     with pytest.raises(SystemExit, match=r"error: .*settings.json: can't be read"):
         main(["compare", str(tmp_path), str(tmp_path)])

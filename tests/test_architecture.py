@@ -12,7 +12,15 @@ from helpers import REPO
 
 PACKAGE = REPO / "src" / "grpo_origin"
 ROOMS = ["config", "jobs", "tasks", "data", "training", "evaluation", "rl", "analysis", "report"]
-ABOVE = ["study", "kept", "cell", "cost", "cli", "__main__"]  # single modules on top of all rooms
+ABOVE = [
+    "study",
+    "lineage",
+    "kept",
+    "cell",
+    "cost",
+    "cli",
+    "__main__",
+]  # single modules on top of all rooms
 FLOORS = 7
 
 

@@ -132,7 +132,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from grpo_origin.jobs.job import job
 root, output, checkpoint, log = map(Path, sys.argv[1:])
-given = SimpleNamespace(log=[log], params={}, input=[], output=[output])
+given = SimpleNamespace(log=[log], params={}, input=[], output=[output], wildcards={})
 with job(given, "pretrain mini"):
     from helpers import run_stage
     run_stage("pretrain", root, output, checkpoint, loud=True)

@@ -96,7 +96,8 @@ def test_a_log_that_can_not_be_written_is_one_line(tmp_path):
     log = str(tmp_path / "logs" / "sft.log")
     code = (
         "from types import SimpleNamespace; from grpo_origin.jobs.job import job\n"
-        f"with job(SimpleNamespace(log=[{log!r}], params={{}}, input=[], output=[]), 'sft'): pass"
+        "names = dict(params={}, input=[], output=[], wildcards={})\n"
+        f"with job(SimpleNamespace(log=[{log!r}], **names), 'sft'): pass"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1

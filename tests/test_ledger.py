@@ -21,7 +21,7 @@ def test_ledger_has_every_claim_in_order():
     table = judged(
         plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), theory=theory(0.0), beta=0.001
     )
-    assert set(table.columns) == set(TABLES["claims"].columns)
+    assert {"variant", *table.columns} == set(TABLES["claims"].columns)
     names = (
         "no exposure, exposure, beyond pretraining, transfer, sweet spot, saturation, "
         "foreign tokens, composition, mass bound, prompts, sharpening"
@@ -62,7 +62,7 @@ def test_few_seeds_decide_nothing(seeds):
 )
 def test_missing_cells_are_no_crash(missing):
     table = judged(plant(shifted(0.3, {("grpo~ood",): 0.1}), **(FULL | missing)), beta=0.001)
-    assert set(table.columns) == set(TABLES["claims"].columns)
+    assert {"variant", *table.columns} == set(TABLES["claims"].columns)
     empty = table[table["effect"].isna()]
     assert (empty["verdict"] == "inconclusive").all()
     assert empty["note"].str.contains("nothing to test|no record of what was sampled").all()
@@ -164,7 +164,7 @@ def test_whole_ledgers_of_runs_without_effect_support_no_presence():
 def test_seeds_command_prints_what_is_undecided_and_the_next_look(tmp_path, capsys, looks, words):
     changes = {("0.1", "grpo~ood", "ood"): 0.03, ("0", "grpo~ood", "ood"): 0.2}
     table = judged(plant(shifted(0.3, changes, width=0.1)))
-    write(table, tmp_path / "tables" / "claims.parquet")
+    write(table.assign(variant="base"), tmp_path / "tables" / "claims.parquet")
     settings = {"seeds": list(range(8)), "claims": {"looks": looks}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     main(["seeds", str(tmp_path)])

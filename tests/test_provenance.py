@@ -154,7 +154,8 @@ from grpo_origin.jobs.job import job
 folder = Path(sys.argv[1])
 outputs = [folder / "gains.csv", folder / "gains.parquet"]
 params = {"rate": 1.0, "checkpoint": "here"}
-given = SimpleNamespace(log=[folder / "log"], params=params, input=[], output=outputs)
+names = {"params": params, "input": [], "output": outputs, "wildcards": {}}
+given = SimpleNamespace(log=[folder / "log"], **names)
 with job(given, "tables"):
     for path in outputs:
         path.write_text(path.name)
