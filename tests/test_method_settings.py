@@ -100,7 +100,7 @@ def test_a_method_is_one_new_file_and_one_line_of_configuration(sweep, tmp_path)
     tables = copy / "results" / "tiny" / "tables"
     assert {row["method"] for row in read(tables / "claims.parquet")} == {"grpo", "first_step"}
     assert (
-        (tables / "transcend.csv").read_text().startswith('"method","trained_on"')
+        (tables / "transcend.csv").read_text().startswith('"variant","method"')
     )  # empty: too few prompts for a row
     assert (copy / "results" / "tiny" / "figures" / "methods-mini.png").exists()
     assert "first_step" in (copy / "results" / "tiny" / "report.html").read_text()

@@ -13,6 +13,9 @@ from grpo_origin.config.grid import DATA_FILES, Cell
 from grpo_origin.config.paths import BASE, place_of, rl_stage, stage_of
 from grpo_origin.study import Study
 
+# Rules whose outputs lie at a variant's place; the others are of the run alone.
+PLACED = ("pretraining_data", "prompts", "data_summary", "pretrain", "sft", "rl", "evaluate")
+
 
 def family(study: Study) -> dict[str, Study]:
     """The run and its variants by name, in their order."""
@@ -82,8 +85,9 @@ def jobs(study: Study) -> dict[str, list[Cell]]:
     planned: dict[str, list[Cell]] = {rule: [] for rule in study.grid.jobs}
     for variant, member in family(study).items():
         for rule, cells in member.grid.jobs.items():
+            place = {"place": place_of(variant)} if rule in PLACED else {}
             planned[rule] += [
-                cell | ({"place": place_of(variant)} if cell else {})
+                cell | place
                 for cell in cells
                 if variant == BASE or _is_own(study, variant, rule, cell)
             ]

@@ -263,7 +263,8 @@ def remake_outdated(wildcards):
     Every plan has a job of pretraining_data or prompts, whose rules ask. Only outputs that a plan
     has anyway are made again.
     """
-    if workflow.is_main_process and workflow.dag:  # none yet when plan.smk asks for inputs
+    # There is none yet when plan.smk asks for inputs; one without jobs counts as false.
+    if workflow.is_main_process and workflow.dag is not None:
         workflow.dag.forcefiles.update(OUTDATED)
     return []
 
