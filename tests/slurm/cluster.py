@@ -235,7 +235,8 @@ class Checkout:
         """What SLURM logged of all attempts; the log of the stage itself is of the last one."""
         return "".join(
             path.read_text()
-            for path in self.folder.glob(f"logs/slurm/rule_{rule}/depth_0_{ratio}/*.log")
+            # named after the wildcards, of which the place of a variant is empty
+            for path in self.folder.glob(f"logs/slurm/rule_{rule}/_depth_0_{ratio}/*.log")
         )
 
     def weights(self, ratio, name="pretrain"):
