@@ -279,16 +279,6 @@ def test_runs_to_convergence_of_few_seeds_have_no_row():
     assert rows(plant(shifted(0.3, {})), "mass bound", theory=runs).empty
 
 
-def test_a_bound_that_says_nothing_has_no_row():
-    table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
-    assert rows(table, "mass bound", beta=0.001).empty
-    assert rows(table, "mass bound", beta=0.0).empty  # no KL weight, no bound
-    runs = theory(0.0, beta=0.3, start=0.5)  # 0.5 e^{1/0.3} > 1
-    assert rows(table, "mass bound", theory=runs).empty
-    some = pd.concat([runs, theory(0.0, beta=0.3, start=0.01)])
-    assert "for 50.0% of prompts" in rows(table, "mass bound", theory=some).iloc[0]["note"]
-
-
 def test_a_success_or_step_that_the_chance_did_not_allow_refutes_it():
     table, where = plant(shifted(0.3, {})), {"cells": "cannot be sampled"}
     record = signal([1e-9] * SEEDS)

@@ -204,6 +204,7 @@ def test_forgetting_figure_draws_either_split_of_either_stage(tables):
 def test_transfer_figure_has_a_point_for_every_seed_and_task_of_the_method(tables):
     axes = ENTRIES["transfer"].figure(tables).axes[0]
     table = tables["transfer"]
+    assert set(table["method"]) == {"grpo"}
     assert [dots.get_label() for dots in axes.collections] == ["many", "single"]
     for dots, axis in zip(axes.collections, ("many", "single"), strict=True):
         part = table[table["axis"] == axis]

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grpo_origin.analysis.inference import MIN_SEEDS
@@ -111,6 +112,16 @@ def test_law_and_bound_of_the_ledger_are_those_of_the_law(monkeypatch):
     tiny = table.assign(log_mass=-800.0)  # times e^1000 is more than 1, times e^500 is not
     assert rows(tiny, "mass bound", beta=0.001).empty
     assert verdict(tiny, "mass bound", beta=0.002) == "supported"
+
+
+def test_a_bound_that_says_nothing_has_no_row():
+    table = plant(shifted(0.3, {("grpo~ood",): 0.3}))
+    assert rows(table, "mass bound", beta=0.001).empty
+    assert rows(table, "mass bound", beta=0.0).empty  # no KL weight, no bound
+    runs = theory(0.0, beta=0.3, start=0.5)  # 0.5 e^{1/0.3} > 1
+    assert rows(table, "mass bound", theory=runs).empty
+    some = pd.concat([runs, theory(0.0, beta=0.3, start=0.01)])
+    assert "for 50.0% of prompts" in rows(table, "mass bound", theory=some).iloc[0]["note"]
 
 
 def test_settings_are_checked():

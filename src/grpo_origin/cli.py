@@ -125,13 +125,12 @@ def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     from grpo_origin.analysis.stages import of_base
     from grpo_origin.analysis.tables import TABLES
+    from grpo_origin.config.paths import judged
     from grpo_origin.jobs.errors import ArtefactError
     from grpo_origin.jobs.files import read_table
 
-    tables = Path(folder) / "tables"
-    file = (tables if tables.is_dir() else Path(folder)) / "claims.parquet"
+    file, path = judged(folder)
     ledger = read_table(file, [*TABLES["claims"].columns])
-    path = Path(folder) / "settings.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

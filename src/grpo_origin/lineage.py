@@ -61,6 +61,8 @@ def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
 def maker(study: Study, variant: str, cell: Cell, name: str) -> Study:
     """The run or variant that makes a file of a variant's cell (or group, for data)."""
     members = family(study)
+    if variant == BASE:
+        return members[BASE]
     wanted = lineage(members[variant], cell["axis"], name)
     for member in members.values():
         if member.variant == variant:

@@ -97,7 +97,11 @@ def member_of(wildcards):
 
 def section_of_job(section):
     """A section of the settings of a job's run or variant, as a function of its wildcards."""
-    return lambda wildcards: member_of(wildcards).settings.model_dump()[section]
+    values = {
+        variant: member.settings.model_dump(include={section})[section]
+        for variant, member in FAMILY.items()
+    }
+    return lambda wildcards: values[member_of(wildcards).variant]
 
 
 def settings_of(*sections):

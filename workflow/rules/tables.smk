@@ -41,9 +41,7 @@ BETAS = {
 
 # Completions that an RL stage samples: what a mass must be to count as more than zero.
 BUDGETS = {
-    variant: member.settings.rl.steps
-    * member.settings.rl.prompts_per_step
-    * member.settings.rl.group_size
+    variant: member.settings.rl.prompts * member.settings.rl.group_size
     for variant, member in FAMILY.items()
 }
 
@@ -104,7 +102,6 @@ rule claims:
         **cluster("figures"),
     params:
         **settings_of("claims"),
-        cells=JOBS["evaluate"],
         runs=GRID.theory_runs,
         places=PLACES,
         trained=TRAINED,

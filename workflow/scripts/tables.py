@@ -3,15 +3,11 @@ from grpo_origin.jobs.job import job
 with job(snakemake, "tables"):
     from grpo_origin.analysis.sources import by_variant
     from grpo_origin.analysis.table_files import write_readme, write_tables
-    from grpo_origin.config.schema import ClaimsSettings
 
     inputs, params = snakemake.input, snakemake.params
     sources = by_variant(
-        params.places,
-        inputs.evaluations,
-        params.trained,
-        inputs.training,
-        ClaimsSettings(**params.claims),
+        inputs,
+        params,
     )
     write_tables(snakemake.output.tables, sources)
     write_readme(snakemake.output.readme, params.names)

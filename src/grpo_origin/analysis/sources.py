@@ -120,23 +120,22 @@ class Sources:
 
 
 def by_variant(
-    places: Sequence[str],
-    evaluations: Files,
-    trained: Sequence[tuple[str, str, int, str, str]],
-    folders: Files,
-    claims: ClaimsSettings,
+    inputs: Any,
+    params: Any,
     betas: Mapping[str, Mapping[str, float]] | None = None,
     budgets: Mapping[str, int] | None = None,
     **of_the_run: Any,
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
-    `places` says whose each evaluation is, `trained` is (variant, axis, seed, ood_ratio, stage) of
-    each folder; `betas` and `budgets` are by variant; what else there is, is of the run itself.
+    `inputs` have evaluations and training (folders), `params` places (whose each evaluation is),
+    trained (variant, axis, seed, ood_ratio, stage of each folder) and claims (settings); `betas`
+    and `budgets` are by variant; what else there is, is of the run itself.
     """
-    owners = [variant_of(place) for place in places]
-    stages = list(zip(trained, folders, strict=True))
-    files = list(zip(owners, evaluations, strict=True))
+    claims = ClaimsSettings(**params.claims)
+    owners = [variant_of(place) for place in params.places]
+    stages = list(zip(params.trained, inputs.training, strict=True))
+    files = list(zip(owners, inputs.evaluations, strict=True))
     return {
         name: Sources(
             evaluation_files=[file for owner, file in files if owner == name],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 BEFORE_RL = ("pretrain", "sft")
 BASE = "base"  # the variant of a run's own settings
@@ -31,6 +32,15 @@ class Stage:
 
 # What the shipped reference run is compared by: its ledger and the settings it ran with.
 REFERENCE_LEDGER, REFERENCE_SETTINGS = "reference/claims.parquet", "reference/settings.json"
+
+
+def judged(folder: str | Path) -> tuple[Path, Path]:
+    """Ledger and settings in a run's folder, or in one that holds just these as `reference`."""
+    place = Path(folder)
+    names = (Path(name).name for name in (REFERENCE_LEDGER, REFERENCE_SETTINGS))
+    ledger, settings = (place / name for name in names)
+    run = Paths(place.name, str(place.parent))
+    return Path(run.table("claims", "parquet")) if not ledger.exists() else ledger, settings
 
 
 def rl_stage(trained_on: str, method: str = "grpo") -> str:
