@@ -45,13 +45,15 @@ def enumerate_completions(
     return done
 
 
+@pytest.mark.parametrize("positions", ["rope", "none", "alibi"])
 @pytest.mark.parametrize("text", ["trav;1;A", "shift;2;B"])
-def test_exact_mass_equals_brute_force_over_all_completions(text):
+def test_exact_mass_equals_brute_force_over_all_completions(text, positions):
     world = World(2, 0)
     vocabulary = Vocabulary(2)
-    model = build_model(
-        ModelSettings(layers=2, width=16, heads=2, feed_forward=32, context=16), world, seed=3
-    ).eval()
+    shape = ModelSettings(
+        layers=2, width=16, heads=2, feed_forward=32, context=16, positions=positions
+    )
+    model = build_model(shape, world, seed=3).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # far from uniform

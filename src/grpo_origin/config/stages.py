@@ -87,7 +87,7 @@ class AxisSettings(Section):
 
 
 class ModelSettings(Section):
-    """A Llama decoder: RoPE, RMSNorm, SwiGLU."""
+    """A Llama decoder: RMSNorm, SwiGLU, and RoPE unless `positions` says otherwise."""
 
     layers: Whole = Field(4, ge=1, le=1000, description="Decoder layers (paper: 4).")
     width: Whole = Field(64, ge=1, le=65_536, description="Hidden size (assumption).")
@@ -96,6 +96,12 @@ class ModelSettings(Section):
         172, ge=1, le=10**6, description="Inner size of the SwiGLU block (assumption)."
     )
     context: Whole = Field(64, ge=1, le=65_536, description="Longest sequence in tokens.")
+    positions: Literal["rope", "none", "alibi"] = Field(
+        "rope",
+        description="How attention knows positions: rotary embedding (the paper's), not at all but "
+        "for the causal mask (NoPE, arXiv 2305.19466), or a bias linear in the distance (ALiBi, "
+        "arXiv 2108.12409).",
+    )
     rope_theta: Number = Field(
         10_000.0, gt=0, le=1e12, description="Base of the rotary embedding (assumption)."
     )
@@ -107,7 +113,7 @@ class ModelSettings(Section):
     def _check(self) -> ModelSettings:
         if self.width % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
-        if (self.width // self.heads) % 2:
+        if self.positions == "rope" and (self.width // self.heads) % 2:
             raise ValueError(
                 f"heads: head size {self.width // self.heads} is odd, but RoPE needs an even one"
             )

@@ -28,7 +28,7 @@ from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from grpo_origin.training.model import Decoder
 
 MARKERS = (THINK, ANSWER, EOS)  # tokens of the format; all others are content
 
@@ -48,7 +48,7 @@ class GoldBatch:
 
 
 def exact_parts(
-    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
+    model: Decoder, rows: Sequences, batch_size: int, device: torch.device
 ) -> dict[str, np.ndarray]:
     """Log mass ln Q(x), its two parts (nats) and greedy correctness, each of shape (rows,).
 
@@ -68,7 +68,7 @@ def exact_parts(
 
 
 def exact_mass(
-    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
+    model: Decoder, rows: Sequences, batch_size: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log mass ln Q(x) in nats and greedy correctness of every row, shapes (rows,)."""
     parts = exact_parts(model, rows, batch_size, device)
@@ -76,7 +76,7 @@ def exact_mass(
 
 
 def gold_log_probs(
-    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
+    model: Decoder, rows: Sequences, batch_size: int, device: torch.device
 ) -> list[np.ndarray]:
     """Log-probabilities in nats of every row's gold tokens, one array (T,) a row."""
     log_probs: list[np.ndarray] = [np.empty(0)] * rows.size
@@ -87,7 +87,7 @@ def gold_log_probs(
 
 
 def _gold_batches(
-    model: LlamaForCausalLM, rows: Sequences, batch_size: int, device: torch.device
+    model: Decoder, rows: Sequences, batch_size: int, device: torch.device
 ) -> Iterator[GoldBatch]:
     model.to(device).eval()  # type: ignore[arg-type]
     for numbers, tokens, prompt in rows.blocks(np.arange(rows.size)):

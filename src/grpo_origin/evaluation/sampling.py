@@ -22,12 +22,12 @@ from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from grpo_origin.training.model import Decoder
 
 
 @torch.no_grad()
 def sampled_successes(
-    model: LlamaForCausalLM,
+    model: Decoder,
     rows: Sequences,
     samples: int,
     batch_size: int,

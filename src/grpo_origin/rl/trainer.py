@@ -27,7 +27,7 @@ from grpo_origin.tasks.world import World
 from grpo_origin.training.numerics import FiniteGuard
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from grpo_origin.training.model import Decoder
 
     OnlineTrainer = GRPOTrainer
 else:
@@ -213,7 +213,7 @@ TRAINERS = {
 
 def make_trainer(
     method: Method,
-    model: LlamaForCausalLM,
+    model: Decoder,
     dataset: Dataset,
     *,
     world: World,

@@ -37,7 +37,7 @@ from grpo_origin.training.numerics import FiniteGuard, training_passes
 from grpo_origin.training.stage import training_stage
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from grpo_origin.training.model import Decoder
 
 
 Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
@@ -122,7 +122,7 @@ def _restore(
 
 
 def train(
-    model: LlamaForCausalLM,
+    model: Decoder,
     batch: Callable[[int], list[Block]],
     steps: int,
     settings: OptimiserSettings,

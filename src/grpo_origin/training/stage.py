@@ -30,7 +30,8 @@ from grpo_origin.training.numerics import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from transformers import LlamaForCausalLM
+
+    from grpo_origin.training.model import Decoder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainingStage:
 
     def finish(
         self,
-        model: LlamaForCausalLM,
+        model: Decoder,
         log: list[dict[str, float]],
         tables: Mapping[str, pa.Table] | None = None,
     ) -> None:
