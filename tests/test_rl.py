@@ -18,7 +18,7 @@ from grpo_origin.jobs.errors import NotFinite
 from grpo_origin.rl import stage as stages
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import find
-from grpo_origin.rl.trainer import LOGGED, ExactMatch
+from grpo_origin.rl.trainer import LOGGED, TaskReward
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
@@ -197,7 +197,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
 
 
 def test_rewards_are_one_for_the_gold_completion_and_zero_for_everything_near_it(world):
-    reward, vocabulary = ExactMatch(world), Vocabulary(world.nodes)
+    reward, vocabulary = TaskReward(world), Vocabulary(world.nodes)
     prompts, completions, names, expected = [], [], [], []
     for name in ("trav;2;A", "shift trav;2;A", "trav;2;B"):
         task = Task(TaskSpec.model_validate(name), world)
@@ -233,7 +233,38 @@ def test_a_gold_completion_of_another_prompt_earns_nothing(world):
         vocabulary.prompts(task, starts).tolist(),
         vocabulary.completions(task, starts).tolist(),
     )
-    assert ExactMatch(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
+    assert TaskReward(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
+
+
+def written(names: str) -> list[int]:
+    """Token ids of a text such as `<think> B C <answer> C D <eos>`, in a world of 8 nodes."""
+    tokens = Vocabulary(8).tokens
+    return [tokens.index(name) for name in names.split()]
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "steps"),
+    [
+        ("<think> B C <answer> C D <eos>", 1, 1),
+        ("<answer> C D <eos>", 1, 0),  # the trace is free; the answer stands where B C should
+        ("<think> E E <think> F <answer> C D <eos>", 1, 0),
+        ("<think> B C <think> C D <eos>", 0, 1),  # right states, wrong marker
+        ("B C <think> C D", 0, 1),
+        ("<think> B C <answer> C E <eos>", 0, 1 / 2),
+        ("<answer> B C <eos>", 0, 1 / 2),
+        ("<think> B C <think> C D <answer> D E <eos>", 0, 2 / 3),  # a state too many
+        ("<think> B C <answer> C D", 0, 1),  # not ended
+        ("<answer> C D <answer> C D <eos>", 0, 1 / 2),
+        ("<think> B C <answer> C D <eos> <eos>", 0, 1),
+        ("", 0, 0),
+    ],
+)
+def test_rewards_of_the_answer_alone_and_of_states(completion, answer, steps, monkeypatch):
+    world = World(8, 0)
+    monkeypatch.setattr(World, "successor", np.roll(np.arange(8), -1))  # A -> B -> C ...
+    given = [written("<bos> A B <trav> <trav> <solve>")], [written(completion)], ["trav trav;2;A"]
+    assert TaskReward(world, "answer")(*given) == [answer]
+    assert TaskReward(world, "steps")(*given) == [pytest.approx(steps)]
 
 
 def test_the_training_log(cell):

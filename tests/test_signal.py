@@ -77,7 +77,7 @@ def test_what_was_to_be_expected_follows_from_the_masses(cell):
     few = signal.summary(
         dict.fromkeys(("completions", "plain"), 8) | {"rewarded": 0, "groups": 2, "contrasts": 0},
         np.log([0.001, 0.003]),
-        at_one=True,
+        from_mass=True,
         moved=False,
     ).to_pylist()[0]
     assert few["expected_successes"] == pytest.approx(4 * 0.004)
@@ -97,14 +97,14 @@ def test_whatever_a_method_samples_is_counted(
     cell, tmp_path, monkeypatch, name, changes, completions
 ):
     """Held against what the checker of completions was asked."""
-    original, scores = module.ExactMatch.__call__, []
+    original, scores = module.TaskReward.__call__, []
 
     def checked(*arguments, **more):
         rewards = original(*arguments, **more)
         scores.extend(rewards)
         return rewards
 
-    monkeypatch.setattr(module.ExactMatch, "__call__", checked)
+    monkeypatch.setattr(module.TaskReward, "__call__", checked)
     row = train(cell, tmp_path / name, f"{name}~ood", changes)
     assert row["completions"] == len(scores)
     assert row["rewarded"] == sum(scores) > 0

@@ -30,11 +30,10 @@ TRAINED_FOLDERS = [
     for variant, axis, seed, ratio, stage in TRAINED
 ]
 
-# KL weight of each method whose objective is reward less KL, else 0: the law says nothing of it.
+# KL weight of each method, 0 where the law says nothing of its objective.
 BETAS = {
     variant: {
-        name: method.settings(member.settings.rl).beta * (method.objective == "reward-kl")
-        for name, method in member.methods.items()
+        name: method.kl_weight(member.settings.rl) for name, method in member.methods.items()
     }
     for variant, member in FAMILY.items()
 }

@@ -207,9 +207,12 @@ TABLES: dict[str, Table] = {
             "axis seed ood_ratio stage method trained_on completions rewarded contrast_share "
             "expected_successes any_success moved",
             completions=(WHOLE, "completions sampled in all"),
-            rewarded=(WHOLE, "exact matches among them"),
+            rewarded=(WHOLE, "those among them that got the full reward"),
             contrast_share=(NUMBER, "share of groups that held right and wrong completions"),
-            expected_successes=(NUMBER, "matches expected of the SFT model; if temperature is 1"),
+            expected_successes=(
+                NUMBER,
+                "matches expected of the SFT model, if rewarded at temperature 1",
+            ),
             any_success=(NUMBER, "probability of at least one match by the SFT model; likewise"),
             moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
         ),
@@ -222,7 +225,7 @@ TABLES: dict[str, Table] = {
             "axis ood_ratio stage method trained_on seeds completions rewarded contrast_share "
             "expected_successes any_success moved",
             completions=(WHOLE, "completions sampled, all seeds together"),
-            rewarded=(WHOLE, "exact matches among them"),
+            rewarded=(WHOLE, "those among them that got the full reward"),
             contrast_share=(NUMBER, "share of groups that held right and wrong ones; mean"),
             expected_successes=(NUMBER, "matches expected of the SFT models, all seeds together"),
             any_success=(NUMBER, "probability of at least one match in any seed"),

@@ -200,7 +200,7 @@ class SFTSettings(OptimiserSettings):
 
 
 class RLSettings(Section):
-    """RL from the SFT model with binary exact-match reward on the whole completion.
+    """RL from the SFT model, by default with binary exact-match reward on the whole completion.
 
     The settings are those of GRPO (arXiv 2402.03300); a method may set some otherwise.
     """
@@ -211,6 +211,11 @@ class RLSettings(Section):
     )
     group_size: Whole = Field(
         8, ge=2, le=10**6, description="Completions sampled for each prompt (assumption)."
+    )
+    reward: Literal["exact", "answer", "steps"] = Field(
+        "exact",
+        description="1 for the right completion (`exact`), for any that ends in the right answer, "
+        "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
     )
     learning_rate: Rate = Field(2e-4, description="Peak learning rate (assumption).")
     warmup: Number = Field(

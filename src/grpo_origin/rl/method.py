@@ -43,7 +43,7 @@ class Rollout:
     completions: list[list[int]]
     """Token lists (B), `<eos>` included where it was sampled."""
     rewards: Tensor
-    """Exact match, 0 or 1 (B,)."""
+    """Rewards by `rl.reward` (B,): exact matches, 0 or 1, or what else it says."""
     batch: dict[str, Any]
     """What TRL trains on: `completion_ids`, `completion_mask` (B, T), `advantages` (B,),
     `prompt_ids`, and `old_per_token_logps`, `ref_per_token_logps` (B, T) where iterations > 1 and
@@ -77,9 +77,9 @@ class Rollout:
 
     @property
     def mixed(self) -> Tensor:
-        """Which rows belong to a group with right and wrong completions (B,), bool."""
-        mean = self.groups(self.rewards).mean(1, keepdim=True)
-        return ((mean > 0) & (mean < 1)).expand(-1, self.group_size).flatten()
+        """Which rows belong to a group whose rewards are not all the same (B,), bool."""
+        grouped = self.groups(self.rewards)
+        return (grouped != grouped[:, :1]).any(1).repeat_interleave(self.group_size)
 
     def replaced(self, rows: Mapping[int, int], other: Rollout) -> Rollout:
         """This rollout with some rows (row here -> row of `other`) from another of as many rows."""
@@ -149,10 +149,10 @@ class Method(Section):
 
     trainer: ClassVar[Literal["GRPOTrainer", "RLOOTrainer"]] = "GRPOTrainer"
     objective: ClassVar[Literal["reward-kl", "other"]] = "reward-kl"
-    """Whether it optimises the expected exact match less the KL term, of which law and bound speak:
+    """Whether it optimises the expected reward less the KL term, of which law and bound speak:
     `other` where a hook changes which completions are rewarded, or by how much."""
     custom_rewards: ClassVar[bool] = False
-    """Whether `rewards` gives anything but the exact matches."""
+    """Whether `rewards` gives anything but those of `rl.reward`."""
 
     @model_validator(mode="after")
     def _declared(self) -> Method:
@@ -203,6 +203,11 @@ class Method(Section):
         }
         return RLSettings.model_validate(rl.model_dump() | changes)
 
+    def kl_weight(self, rl: RLSettings) -> float:
+        """Weight of the KL term where its objective is the law's: exact matches less KL; else 0."""
+        of_the_law = self.objective == "reward-kl" and rl.reward == "exact"
+        return self.settings(rl).beta if of_the_law else 0.0
+
     def arguments(self) -> dict[str, Any]:
         """Arguments of TRL's GRPOConfig (or RLOOConfig) that differ from plain GRPO's."""
         return {}
@@ -229,7 +234,7 @@ class Method(Section):
         return trainer.sample(inputs)
 
     def rewards(self, rollout: Rollout) -> Tensor:
-        """Rewards (B,) that advantages are made of; the log shows exact matches all the same."""
+        """Rewards (B,) that advantages are made of; the log shows those of `rl.reward` anyway."""
         return rollout.rewards
 
     def advantages(self, rollout: Rollout) -> Tensor:

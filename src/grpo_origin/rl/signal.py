@@ -22,18 +22,18 @@ COUNTS = "signal"  # key in the memory that checkpoints keep
 BATCH_SIZE = 512  # prompts a forward pass
 
 
-def count(memory: dict[str, Any], matches: Tensor, plain: int) -> None:
-    """Add exact matches (groups, group size) of completions just sampled to the counts so far.
+def count(memory: dict[str, Any], rewards: Tensor, plain: int) -> None:
+    """Add rewards (groups, group size) of completions just sampled to the counts so far.
 
+    Rewarded are those of the full reward 1; in a group with contrast not all rewards are the same.
     `plain` of them follow the prompt itself, none a prompt that a method has made of it.
     """
-    rewarded = matches.sum(1)
     counts = {
-        "completions": matches.numel(),
+        "completions": rewards.numel(),
         "plain": plain,
-        "rewarded": int(rewarded.sum()),
-        "groups": len(matches),
-        "contrasts": int(((rewarded > 0) & (rewarded < matches.shape[1])).sum()),
+        "rewarded": int((rewards == 1).sum()),
+        "groups": len(rewards),
+        "contrasts": int((rewards != rewards[:, :1]).any(1).sum()),
     }
     known = memory.setdefault(COUNTS, dict.fromkeys(counts, 0))
     for name, number in counts.items():
@@ -63,12 +63,13 @@ def prompt_mass(model: Any, prompts: pa.Table, device: torch.device) -> pa.Table
     )
 
 
-def summary(counts: dict[str, int], log_mass: np.ndarray, at_one: bool, moved: bool) -> pa.Table:
+def summary(counts: dict[str, int], log_mass: np.ndarray, from_mass: bool, moved: bool) -> pa.Table:
     """The one row of `signal.parquet`, from the counts and ln Q of the prompts before RL.
 
     What was to be expected is of completions of the prompts themselves. Each prompt counts with the
     mean number of these: the group size times how often it was used; methods that sample anew draw
-    prompts for it at random. Null unless sampling was at temperature 1 (`at_one`), as in Q.
+    prompts for it at random. Null unless it follows from Q (`from_mass`): at
+    temperature 1, and if nothing but the correct completion is rewarded.
     """
     import pyarrow as pa
 
@@ -77,8 +78,8 @@ def summary(counts: dict[str, int], log_mass: np.ndarray, at_one: bool, moved: b
         "completions": counts["completions"],
         "rewarded": counts["rewarded"],
         "contrast_share": counts["contrasts"] / counts["groups"],
-        "expected_successes": expected_successes(log_mass, samples) if at_one else None,
-        "any_success": any_success(log_mass, samples) if at_one else None,
+        "expected_successes": expected_successes(log_mass, samples) if from_mass else None,
+        "any_success": any_success(log_mass, samples) if from_mass else None,
         "moved": moved,
     }
     numbers = ("contrast_share", "expected_successes", "any_success")

@@ -118,7 +118,7 @@ def train_rl(
         had_signal = signal.summary(
             memory[signal.COUNTS],
             mass["log_mass"].to_numpy(),
-            at_one=rl.temperature == 1,
+            from_mass=rl.temperature == 1 and rl.reward == "exact",
             moved=signal.moved(model, load_model(source)),
         )
         tables = {PROMPT_MASS: mass, SIGNAL: had_signal}

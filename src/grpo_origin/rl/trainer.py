@@ -49,13 +49,20 @@ LOGGED = {
 }
 
 
-class ExactMatch:
-    """Reward 1 for the correct completion, `<eos>` included, else 0."""
+# Values of `rl.reward` and what gives them.
+REWARDS = {
+    "exact": Vocabulary.check,
+    "answer": Vocabulary.check_answer,
+    "steps": Vocabulary.share_of_states,
+}
 
-    __name__ = "exact_match"
 
-    def __init__(self, world: World) -> None:
+class TaskReward:
+    """A reward of completions from their tasks: one of REWARDS, from 0 to 1."""
+
+    def __init__(self, world: World, kind: str = "exact") -> None:
         self.world, self.vocabulary = world, Vocabulary(world.nodes)
+        self.score, self.__name__ = REWARDS[kind], kind
 
     def __call__(
         self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any
@@ -67,8 +74,9 @@ class ExactMatch:
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
             checked = Task(TaskSpec.model_validate(name), self.world)
-            rewards[rows] = self.vocabulary.check(
-                checked, np.array([question[i] for i in rows]), [completion_ids[i] for i in rows]
+            asked = np.array([question[i] for i in rows])
+            rewards[rows] = self.score(
+                self.vocabulary, checked, asked, [completion_ids[i] for i in rows]
             )
         return rewards.tolist()
 
@@ -83,7 +91,7 @@ class MethodHooks(OnlineTrainer):
     model: Any
     num_generations: int
     train_dataset: Dataset
-    scored: tuple[list[list[int]], torch.Tensor]  # the last completions (B) and exact matches (B,)
+    scored: tuple[list[list[int]], torch.Tensor]  # the last completions (B) and their rewards (B,)
 
     def __init__(
         self,
@@ -121,9 +129,7 @@ class MethodHooks(OnlineTrainer):
         return Rollout(inputs, *self.scored, batch, self)
 
     def draft(self, inputs: list[dict[str, Any]]) -> tuple[list[list[int]], torch.Tensor]:
-        """Completions of these prompts (token lists, B) and their exact matches (B,), for no
-        training.
-        """
+        """Completions of these prompts (token lists, B) and their rewards (B,), for no training."""
         prompts = [row["prompt"] for row in inputs]
         completions = self._generate(prompts)[1]
         texts = [""] * len(prompts)
@@ -232,7 +238,7 @@ def make_trainer(
     longest = max(map(len, dataset["gold"]))
     trainer = TRAINERS[method.trainer].trainer(
         model=model,
-        reward_funcs=ExactMatch(world),
+        reward_funcs=TaskReward(world, rl.reward),
         args=trainer_config(method, rl, numerics, device, longest, world.seed, folder),
         train_dataset=dataset,
         processing_class=build_tokenizer(world),

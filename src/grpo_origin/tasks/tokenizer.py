@@ -88,6 +88,48 @@ class Vocabulary:
         pairs = zip(completions, gold, strict=True)
         return np.array([list(completion) == right for completion, right in pairs], dtype=bool)
 
+    def check_answer(
+        self, task: Task, prompts: np.ndarray, completions: list[list[int]]
+    ) -> np.ndarray:
+        """Whether each completion ends in `<answer>`, the right state and `<eos>` (samples,).
+
+        What comes before the first `<answer>` is free.
+        """
+        answers = self._states(task, prompts)[:, -1].tolist()
+        pairs = zip(completions, answers, strict=True)
+        return np.array(
+            [
+                ANSWER in written and list(written[written.index(ANSWER) + 1 :]) == [*right, EOS]
+                for written, right in pairs
+            ],
+            dtype=bool,
+        )
+
+    def share_of_states(
+        self, task: Task, prompts: np.ndarray, completions: list[list[int]]
+    ) -> np.ndarray:
+        """Share of each completion's states that are right, whatever its markers (samples,).
+
+        A state is what stands between two markers; each counts in its place. The share is of the
+        states asked for, or of those written if these are more, so more writing earns nothing.
+        """
+        shares = []
+        for written, states in zip(completions, self._states(task, prompts).tolist(), strict=True):
+            given: list[list[int]] = [[]]
+            for token in written:
+                if token in (THINK, ANSWER, EOS):
+                    given.append([])
+                else:
+                    given[-1].append(token)
+            given = [state for state in given if state]
+            right = sum(a == b for a, b in zip(given, states, strict=False))
+            shares.append(right / max(len(states), len(given)))
+        return np.array(shares)
+
+    def _states(self, task: Task, prompts: np.ndarray) -> np.ndarray:
+        """Token ids of the right states of prompts, shape (samples, steps, L)."""
+        return task.trace(self.starts(task, prompts)) + self.first_element
+
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """The tokenizer as a Hugging Face object, for saving beside a model; it pads on the left.

@@ -25,7 +25,7 @@ def _training(module):
 
 
 def _rl(module):
-    module.ExactMatch.__call__ = _slow(module.ExactMatch.__call__)
+    module.TaskReward.__call__ = _slow(module.TaskReward.__call__)
 
 
 def _executor(module):
