@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.rl import stage as stages
+from grpo_origin.rl import callbacks
 from grpo_origin.rl.method import names
 from helpers import read, run_stage, weights_hash
 
@@ -53,7 +53,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypat
     }
     whole = tmp_path / "whole"
     run_stage(f"{name}~ood", cell, whole, tmp_path / "whole.checkpoint", changes)
-    keep = stages.Keeper.on_step_end
+    keep = callbacks.Keeper.on_step_end
 
     def dying(self, args, state, control, **more):
         if state.global_step == 5:
@@ -61,7 +61,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypat
         return keep(self, args, state, control, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Keeper, "on_step_end", dying)
+        patch.setattr(callbacks.Keeper, "on_step_end", dying)
         with pytest.raises(ConnectionError):
             run_stage(f"{name}~ood", cell, tmp_path / "part", tmp_path / "part.checkpoint", changes)
     assert not (tmp_path / "part").exists()

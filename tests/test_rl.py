@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.jobs.errors import NotFinite
-from grpo_origin.rl import stage as stages
+from grpo_origin.rl import callbacks
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import find
 from grpo_origin.rl.trainer import LOGGED, TaskReward
@@ -48,14 +48,14 @@ def test_weights_that_are_no_numbers_become_neither_checkpoint_nor_model(
     cell, tmp_path, monkeypatch, bad
 ):
     """Gradients are finite, the optimiser overflows; step 12 is the last."""
-    original = stages.Keeper.on_step_end
+    original = callbacks.Keeper.on_step_end
 
     def overflow(keeper, args, state, control, **more):
         if state.global_step == bad:
             next(more["model"].parameters()).data[0, 0] = math.inf
         original(keeper, args, state, control, **more)
 
-    monkeypatch.setattr(stages.Keeper, "on_step_end", overflow)
+    monkeypatch.setattr(callbacks.Keeper, "on_step_end", overflow)
     changes = {"runtime": {"checkpoint_seconds": 0}}
     with pytest.raises(NotFinite, match=rf"grpo~ood: weights .* not finite at step {bad};"):
         run(cell, tmp_path / "grpo", changes)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from grpo_origin.jobs.errors import Interrupted
+from grpo_origin.rl import callbacks
 from grpo_origin.rl import stage as stages
 from helpers import interrupt_stage, run_stage, tiny, weights_hash, without_seconds
 from rl_trainer import STAGE, capture, run
@@ -31,7 +32,7 @@ def test_a_job_interrupted_in_a_process_of_its_own_ends_with_the_same_weights(ce
     assert not checkpoint.exists()
 
 
-class StopAfter(stages.Keeper):
+class StopAfter(callbacks.Keeper):
     """Told to stop once 5 steps are done."""
 
     def on_step_end(self, args, state, control, **more):

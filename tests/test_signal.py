@@ -14,7 +14,7 @@ from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.exploration import expected_successes
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.rl import signal
+from grpo_origin.rl import callbacks, signal
 from grpo_origin.rl import stage as stages
 from grpo_origin.rl import trainer as module
 from grpo_origin.tasks.tokenizer import THINK
@@ -127,7 +127,7 @@ def test_at_another_temperature_masses_say_nothing_of_what_is_sampled(cell, tmp_
     assert row["rewarded"] > 0
 
 
-class StopAfter(stages.Keeper):
+class StopAfter(callbacks.Keeper):
     """Told to stop once 5 steps are done."""
 
     def on_step_end(self, args, state, control, **more):

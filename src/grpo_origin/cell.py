@@ -19,7 +19,6 @@ from grpo_origin.data.source import Source
 from grpo_origin.data.summary import write_summary
 from grpo_origin.kept import data_is_kept, record_data, stage_inputs, stage_is_kept
 from grpo_origin.study import Study
-from grpo_origin.tasks.world import World
 
 
 def run_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> Path:
@@ -78,17 +77,17 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     outputs = paths.stage(axis, seed, ratio, name), paths.checkpoint(axis, seed, ratio, name)
     how: dict[str, Any] = {"numerics": settings.numerics, "runtime": settings.runtime}
-    how |= {"world": World(settings.world.nodes, seed)}
+    data = Source(settings.world, settings.axes[axis], seed)
     if stage.method and stage.trained_on:
         from grpo_origin.rl.stage import train_rl
 
         how |= {"rl": settings.rl, "method": study.methods[stage.method]}
-        train_rl(*inputs, stage.trained_on, *outputs, **how)
+        train_rl(*inputs, stage.trained_on, *outputs, data=data, **how)
     elif name == "sft" and settings.sft:
-        sft(*inputs, *outputs, sft=settings.sft, **how)
+        sft(*inputs, *outputs, world=data.world, sft=settings.sft, **how)
     else:
         how |= {"model": settings.model, "pretrain": settings.pretrain}
-        pretrain(*inputs, *outputs, ratio=ratio, **how)
+        pretrain(*inputs, *outputs, world=data.world, ratio=ratio, **how)
 
 
 def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> None:

@@ -22,6 +22,7 @@ rule rl:
         **cluster("rl"),
     params:
         **settings_of("world", "rl", "numerics"),
+        axis=axis_of,
         method=lambda wildcards: member_of(wildcards).methods[wildcards.method].model_dump(),
         checkpoint=PATTERNS.checkpoint(**CELL, stage=RL_STAGE),
         code=lambda wildcards: RL_CODE[wildcards.method],

@@ -5,9 +5,9 @@ with job(
     "{method} {axis} seed~{seed} ood~{ratio} on {trained_on}".format(**snakemake.wildcards),
 ):
     from grpo_origin.config.stages import NumericsSettings, RLSettings
-    from grpo_origin.rl.stage import train_rl
+    from grpo_origin.data.source import Source
     from grpo_origin.rl.method import find
-    from grpo_origin.tasks.world import World
+    from grpo_origin.rl.stage import train_rl
 
     params = snakemake.params
     train_rl(
@@ -16,7 +16,7 @@ with job(
         snakemake.wildcards.trained_on,
         snakemake.output[0],
         params.checkpoint,
-        world=World.of(params.world, snakemake.wildcards.seed),
+        data=Source.of(params.world, params.axis, snakemake.wildcards.seed),
         rl=RLSettings(**params.rl),
         method=find(snakemake.wildcards.method)(**params.method),
         numerics=NumericsSettings(**params.numerics),

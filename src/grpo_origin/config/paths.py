@@ -16,6 +16,7 @@ BASE = "base"  # the variant of a run's own settings
 # What the folder of an RL stage holds beside its model.
 TRAINING_LOG, PROVENANCE = "training_log.parquet", "provenance.json"
 PROMPT_MASS, SIGNAL = "prompt_mass.parquet", "signal.parquet"
+LEARNING_CURVE = "learning_curve.parquet"
 
 
 @dataclass(frozen=True)

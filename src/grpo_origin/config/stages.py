@@ -239,6 +239,20 @@ class RLSettings(Section):
     iterations: Count = Field(
         1, description="Optimiser steps on each batch of rollouts (assumption)."
     )
+    reset_reference_every: Whole = Field(
+        0,
+        ge=0,
+        description="Steps after which the model becomes the KL term's reference and the optimiser "
+        "starts anew, as in ProRL (arXiv 2505.24864); 0: never.",
+    )
+    evaluate_every: Count = Field(
+        10, description="Steps between the exact evaluations of learning curves."
+    )
+    evaluate_prompts: Count = Field(
+        32,
+        description="Test prompts of each of ID and OOD that learning curves are measured on; "
+        "fewer where tasks have fewer.",
+    )
     max_grad_norm: Number = Field(
         1.0, gt=0, le=1e9, description="Gradients are clipped to this norm (assumption)."
     )
@@ -246,6 +260,15 @@ class RLSettings(Section):
     adam_beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW beta 1 (assumption).")
     adam_beta2: Number = Field(0.999, ge=0, lt=1, description="AdamW beta 2 (assumption).")
     adam_epsilon: Number = Field(1e-8, gt=0, le=1, description="AdamW epsilon (assumption).")
+
+    @model_validator(mode="after")
+    def _check(self) -> RLSettings:
+        if self.reset_reference_every % self.iterations:
+            raise ValueError(
+                f"reset_reference_every: {self.reset_reference_every} must be a multiple of "
+                f"iterations ({self.iterations}), since rollouts keep their reference"
+            )
+        return self
 
     @property
     def prompts(self) -> int:

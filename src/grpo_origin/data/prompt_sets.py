@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.data.rows import COLUMNS, Strings, rendered
 from grpo_origin.data.source import Source
-from grpo_origin.data.strings import draw_distinct, shares
+from grpo_origin.data.strings import available_strings, draw_distinct, shares
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import read_table, write_table
 from grpo_origin.tasks.task import Task
@@ -73,6 +73,21 @@ def write_test(source: Source, prompts: int, path: str | Path) -> None:
                 mixed = [(task, mix(source.world, starts, k, rng)) for task, starts in strings]
                 tables.append(_prompt_set(source, f"mixed-{k}", mixed))
     write_table(path, pa.concat_tables(tables).unify_dictionaries())
+
+
+def curve_prompts(source: Source, prompts: int) -> pa.Table:
+    """Test prompts that learning curves are measured on, for each of id and ood.
+
+    They are `prompts`, or as many as all its tasks have. Drawn anew rather than read, so that no
+    training depends on the file of test prompts.
+    """
+    tables = []
+    for split in SPLITS:
+        tasks = source.axis.tasks(split)
+        least = min(available_strings(task.length, source.world_settings)[1] for task in tasks)
+        count = min(prompts, least * len(tasks))
+        tables.append(_prompt_set(source, split, _strings(source, split, "test", count)))
+    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def mix(world: World, strings: np.ndarray, positions: int, rng: np.random.Generator) -> np.ndarray:

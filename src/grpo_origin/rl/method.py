@@ -204,8 +204,12 @@ class Method(Section):
         return RLSettings.model_validate(rl.model_dump() | changes)
 
     def kl_weight(self, rl: RLSettings) -> float:
-        """Weight of the KL term where its objective is the law's: exact matches less KL; else 0."""
+        """Weight of the KL term where the objective is the law's, else 0.
+
+        The law's is the expected exact match less the KL divergence from where RL starts.
+        """
         of_the_law = self.objective == "reward-kl" and rl.reward == "exact"
+        of_the_law &= not rl.reset_reference_every
         return self.settings(rl).beta if of_the_law else 0.0
 
     def arguments(self) -> dict[str, Any]:

@@ -10,34 +10,26 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, RLOOConfig
 
 from grpo_origin.config.notation import SPLITS
-from grpo_origin.config.paths import PROMPT_MASS, SIGNAL, rl_stage
+from grpo_origin.config.paths import LEARNING_CURVE, PROMPT_MASS, SIGNAL, rl_stage
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings, RLSettings
-from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
+from grpo_origin.data.prompt_sets import curve_prompts, read_prompts
+from grpo_origin.data.source import Source
+from grpo_origin.jobs.checkpoint import stop_signals
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
-from grpo_origin.jobs.files import write_json
 from grpo_origin.rl import signal
+from grpo_origin.rl.callbacks import MEMORY, Keeper, LearningCurve, NewReference
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import make_trainer, training_log
-from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.loop import Progress
+from grpo_origin.tasks.world import generator
 from grpo_origin.training.model import load_model
-from grpo_origin.training.numerics import FiniteGuard
 from grpo_origin.training.stage import training_stage
-
-MEMORY = "memory.json"  # of a method and of `signal`, in a checkpoint
 
 
 def train_rl(
@@ -47,7 +39,7 @@ def train_rl(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    data: Source,
     rl: RLSettings,
     method: Method,
     numerics: NumericsSettings,
@@ -55,7 +47,8 @@ def train_rl(
 ) -> None:
     """Post-train the model folder `source` on a prompt set's split `trained_on` (id or ood).
 
-    Writes a model folder to `output`, with the files of `signal` in it. Raises Interrupted after
+    Writes a model folder to `output`, with the files of `signal` and the learning curve in it;
+    `data` is what prompts were and test prompts are drawn from. Raises Interrupted after
     saving its state if the job is told to stop, NotFinite if a gradient or weight is no number,
     ArtefactError if prompts run out.
     """
@@ -66,7 +59,7 @@ def train_rl(
             rl_stage(trained_on, name),
             output,
             checkpoint,
-            world=world,
+            world=data.world,
             settings={
                 "trained_on": trained_on,
                 "method": {name: method.model_dump()},
@@ -83,24 +76,29 @@ def train_rl(
         if training is None:
             return
         model = load_model(source)
-        prompts = ordered_prompts(prompt_set, trained_on, method, count, world.seed)
+        prompts = ordered_prompts(prompt_set, trained_on, method, count, data.seed)
         mass = signal.prompt_mass(model, prompts.slice(0, count), training.device)
         saved = training.checkpoint.load_folder()
         memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}
+        tested = curve_prompts(data, rl.evaluate_prompts)
+        curve = LearningCurve(tested, rl.evaluate_every, training.device, memory)
         keeper = Keeper(training.checkpoint, stopping, memory, training.guard)
         trainer = make_trainer(
             method,
             model,
             prompt_dataset(prompts),
-            world=world,
+            world=data.world,
             rl=rl,
             numerics=numerics,
             device=training.device,
             folder=folder,
             guard=training.guard,
-            callbacks=[keeper],
+            callbacks=[curve],
             memory=memory,
         )
+        if every := rl.reset_reference_every:
+            trainer.add_callback(NewReference(trainer.ref_model, every, saved))
+        trainer.add_callback(keeper)  # last: it saves what the others change
         if saved:
             print(f"resumed after {saved.name.replace('-', ' ')} of {rl.steps}", flush=True)
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
@@ -121,7 +119,7 @@ def train_rl(
             from_mass=rl.temperature == 1 and rl.reward == "exact",
             moved=signal.moved(model, load_model(source)),
         )
-        tables = {PROMPT_MASS: mass, SIGNAL: had_signal}
+        tables = {PROMPT_MASS: mass, SIGNAL: had_signal, LEARNING_CURVE: curve.table}
         training.finish(model, training_log(trainer.state.log_history), tables)
 
 
@@ -152,52 +150,3 @@ def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:
     """A node-local folder: the trainer writes a state there before it goes, whole, to `output`."""
     folder = os.path.expandvars(runtime.scratch) if runtime.scratch else None
     return tempfile.TemporaryDirectory(prefix="grpo-origin-", dir=folder)
-
-
-class Keeper(TrainerCallback):
-    """Saves by time and on a stop signal, the method's memory too, and reports progress."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        stopping: Callable[[], bool],
-        memory: dict[str, Any],
-        guard: FiniteGuard,
-    ) -> None:
-        self.checkpoint, self.stopping, self.memory = checkpoint, stopping, memory
-        self.guard = guard
-        self.progress: Progress | None = None
-        self.interrupted = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.progress = Progress(state.max_steps, state.global_step)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        assert isinstance(args, GRPOConfig | RLOOConfig)
-        steps = (args.steps_per_generation or 1) * args.num_iterations
-        if state.global_step >= state.max_steps or state.global_step % steps:
-            return  # rollouts of an unfinished group of iterations are not part of a saved state
-        if self.stopping():
-            control.should_save = control.should_training_stop = self.interrupted = True
-        elif self.checkpoint.due():
-            control.should_save = True
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
-    ) -> None:
-        model: torch.nn.Module = more["model"]
-        self.guard.weights(model, state.global_step)
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        write_json(folder / MEMORY, self.memory)
-        self.checkpoint.save_folder(folder, state.global_step)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
-    ) -> None:
-        logs: dict[str, float] = more["logs"]
-        if self.progress and "reward" in logs:
-            self.progress.step(state.global_step, reward=logs["reward"], loss=logs["loss"])

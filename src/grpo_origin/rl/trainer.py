@@ -89,6 +89,7 @@ class MethodHooks(OnlineTrainer):
     """
 
     model: Any
+    ref_model: Any  # None where beta is 0
     num_generations: int
     train_dataset: Dataset
     scored: tuple[list[list[int]], torch.Tensor]  # the last completions (B) and their rewards (B,)
