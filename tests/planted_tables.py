@@ -28,6 +28,7 @@ CONFIG = {
         "single": {"id": ["trav;4;A"], "ood": ["trav trav;4;A"], "ratios": ["0", "0.1"]},
     },
     "methods": ["grpo", "dapo"],
+    "variants": {"deep": {"model": {"layers": 5}}, "slow": {"axes": ["many"], "rl": {"steps": 9}}},
     "evaluation": {"prompts": 40},
 }
 BEFORE = ["pretrain", "sft"]
@@ -49,6 +50,7 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
     changes["mean"] = 2 * changes["mean"] - 1
     bins = _seed_bins(settings, draws)
     prompts, trace = _theory(draws)
+    variants, methods = _contrasts(settings, draws)
     return {
         "summary": _over_seeds(levels),
         "seed_means": levels,
@@ -59,7 +61,12 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
         "mass_gains": _over_seeds(bins),
         "seed_mass_gains": bins,
         "training": _training(settings, draws),
+        "learning_curves": _learning(settings, draws),
         "transfer": _transfer(settings, draws),
+        "seed_contrasts": variants,
+        "contrasts": _bounds(variants),
+        "method_seed_contrasts": methods,
+        "method_contrasts": _bounds(methods),
         "theory_prompts": prompts,
         "theory_trace": trace,
     }
@@ -116,6 +123,41 @@ def _training(settings, draws) -> pd.DataFrame:
     table = _with_stage(pd.DataFrame(rows))
     columns = ("reward_mean", "zero_variance_share", "kl")
     return table.assign(**{name: draws.uniform(size=len(table)) for name in columns})
+
+
+def _learning(settings: Settings, draws) -> pd.DataFrame:
+    cells = [(a, r) for a in settings.axes for r in settings.axis_ratios(a)]
+    rows = [
+        {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "step": step}
+        | {"split": split, "completions": 10 * step}
+        for axis, ratio in cells
+        for seed, stage, step, split in product(settings.seeds, RL, (0, 5, 8), ("id", "ood"))
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    return table.assign(mass=draws.uniform(size=len(table)))
+
+
+def _contrasts(settings: Settings, draws) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Seeds' differences of two variants, one of them with one axis alone, and of a method."""
+    cells = [(a, r) for a in settings.axes for r in settings.axis_ratios(a)]
+    stages = ["sft", *RL]
+    rows = [
+        {"variant": variant, "axis": axis, "ood_ratio": ratio, "seed": seed, "stage": stage}
+        | {"quantity": quantity}
+        for variant, (axis, ratio) in product(("deep", "slow"), cells)
+        if (variant, axis) != ("slow", "single")
+        for seed, stage, quantity in product(settings.seeds, stages, ("ID mass", "OOD mass"))
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    table["difference"] = draws.uniform(-1, 1, size=len(table))
+    other = table[(table["variant"] == "deep") & (table["method"] == "dapo")]
+    return table, other.drop(columns="variant")
+
+
+def _bounds(table: pd.DataFrame) -> pd.DataFrame:
+    keys = [name for name in table if name not in ("seed", "difference")]
+    means = table.groupby(keys, dropna=False, sort=False)["difference"].mean().reset_index()
+    return means.assign(low=means["difference"] - 0.03, high=means["difference"] + 0.05, seeds=3)
 
 
 def _transfer(settings: Settings, draws) -> pd.DataFrame:

@@ -40,11 +40,14 @@ def test_a_run_draws_the_figures_that_its_settings_have_something_for():
     assert {name for name in names if name.startswith("mixing")} == {"mixing-many"}
     assert {name for name in names if name.startswith("tasks")} == {"tasks-many"}
     fewer = planted_settings(
-        methods=["dapo"], axes={"many": {"ood": ["trav shift;4;A"], "mixed": [], "theory": []}}
+        methods=["dapo"],
+        axes={"many": {"ood": ["trav shift;4;A"], "mixed": [], "theory": []}},
+        variants={"deep": {"axes": ["many"]}},
     )
     gone = names - set(figures_of(fewer))
     assert gone == {
-        *("mixing-many", "tasks-many", "theory", "convergence", "methods-many", "methods-single")
+        *("mixing-many", "tasks-many", "theory", "convergence", "methods-many", "methods-single"),
+        *("method-contrasts-many", "method-contrasts-single", "contrasts-single"),
     }
 
 
@@ -91,7 +94,9 @@ def draw_all(figures, full, folder, method="grpo", beta=0.5):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "save", keep)
-        draw.draw_figures(figures, sources, *paths.values(), method=method, beta=beta)
+        draw.draw_figures(
+            figures, sources, *paths.values(), method=method, beta=beta, equivalent=0.02
+        )
     return pictures
 
 

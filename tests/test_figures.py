@@ -293,6 +293,47 @@ def test_convergence_figure_has_the_law_of_every_run_and_each_beta_once_in_its_l
     assert axes.get_legend_handles_labels()[1] == [*theory.CURVES, "beta 1"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "by", "names"),
+    [("contrasts", "variant", ["deep", "slow"]), ("method-contrasts", "method", ["dapo"])],
+)
+def test_contrast_figures_have_every_difference_with_its_bounds_and_seeds(kind, by, names, full):
+    tables = full if by == "method" else {n: draw.of_method(t, "grpo") for n, t in full.items()}
+    picture = ENTRIES[kind].figure(tables, "many", equivalent=0.02)
+    assert [tick.get_text() for tick in picture.axes[0].get_yticklabels()] == names
+    places = [(quantity, ratio) for quantity in ("OOD", "ID") for ratio in ("0", "0.02", "0.1")]
+    name = kind.replace("-", "_")
+    for axes, (split, ratio) in zip(picture.axes, places, strict=True):
+        assert axes.get_title() == f"{split} mass, OOD ratio {ratio}"
+        dots = [part for part in axes.collections if isinstance(part, PathCollection)]
+        for bars, points, trained_on in zip(axes.containers, dots, ("id", "ood"), strict=True):
+            where = {"axis": "many", "ood_ratio": ratio, "quantity": f"{split} mass"}
+            where |= {"trained_on": trained_on}
+            table = tables[name], tables[name.replace("contrasts", "seed_contrasts")]
+            means, seeds = (rows(part, **where) for part in table)
+            assert bars.get_label() == f"trained on {trained_on.upper()} prompts"
+            assert bars.lines[0].get_xdata() == pytest.approx(means["difference"].to_numpy())
+            ends = np.array([segment[:, 0] for segment in bars.lines[2][0].get_segments()])
+            assert ends == pytest.approx(means[["low", "high"]].to_numpy())
+            assert list(np.round(bars.lines[0].get_ydata())) == list(range(len(names)))
+            spread = points.get_offsets().data
+            assert sorted(spread[:, 0]) == pytest.approx(sorted(seeds["difference"]))
+
+
+def test_learning_figure_draws_every_seed_and_their_mean(tables):
+    picture = ENTRIES["learning"].figure(tables, "many")
+    panels = np.array(picture.axes).reshape(2, 2)
+    for column, stage in enumerate(("grpo~id", "grpo~ood")):
+        for axes, split in zip(panels[:, column], ("ood", "id"), strict=True):
+            lines = [tuple(line.get_ydata()) for line in axes.lines]
+            part = rows(tables["learning_curves"], axis="many", stage=stage, split=split)
+            for ratio, table in part.groupby("ood_ratio"):
+                for _, curve in table.groupby("seed"):
+                    assert tuple(curve.sort_values("step")["mass"]) in lines
+                mean = next(line for line in axes.lines if line.get_label() == ratio)
+                assert mean.get_ydata() == pytest.approx(table.groupby("step")["mass"].mean())
+
+
 def test_training_figure_draws_every_seed_and_their_mean(tables):
     picture = ENTRIES["training"].figure(tables, "many")
     panels = np.array(picture.axes).reshape(3, 2)

@@ -66,6 +66,13 @@ def sources(tmp_path_factory) -> Sources:
         frame(folder / "training_log.parquet", [row | {"seconds": 1.5} for row in log])
         unknown = {"expected_successes": None if seed else 2.5}
         frame(folder / "signal.parquet", [SAMPLED | unknown])
+        course_of = {"mass": 0.5, "log_mass_mean": -0.7, "greedy_accuracy": 0.5}
+        points = [
+            {"step": step, "completions": 128 * step, "split": split} | course_of
+            for step in (0, 2)
+            for split in ("id", "ood")
+        ]
+        frame(folder / "learning_curve.parquet", points)
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}
     prompt = {"pool": "train", "split": "ood", "prompt_index": 3, "task": "trav;4;A"}

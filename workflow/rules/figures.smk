@@ -17,6 +17,7 @@ rule figures:
         figures={name: (drawing.entry.name, drawing.axis) for name, drawing in FIGURES.items()},
         method=SETTINGS.main_method,
         beta=BETAS[BASE][SETTINGS.main_method],
+        equivalent=SETTINGS.claims.equivalent,
         code=code_of("figures"),
     script:
         "../scripts/figures.py"

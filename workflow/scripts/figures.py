@@ -11,4 +11,5 @@ with job(snakemake, "figures"):
         snakemake.output.pdf,
         method=params.method,
         beta=params.beta,
+        equivalent=params.equivalent,
     )

@@ -5,7 +5,7 @@ Part of the registry in `tables`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.sources import STAGE, Sources
@@ -39,31 +39,64 @@ def _transcend(sources: Sources) -> pd.DataFrame:
     return transcend(sources.evaluations, sources.claims, sources.zero_masses)
 
 
-def _contrasts(variants: Mapping[str, Sources]) -> pd.DataFrame:
+def _pairs(own: Sources, base: Sources) -> pd.DataFrame:
+    """A variant against the run's own settings, a row a seed."""
     import pandas as pd
 
-    from grpo_origin.analysis.contrasts import contrasts, quantities
+    from grpo_origin.analysis.contrasts import differences, equal_completions, quantities
+
+    own_masses, masses = (quantities(sources.evaluations) for sources in (own, base))
+    parts = [differences(own_masses, masses, ["stage"])]
+    if own.curves is not None and base.curves is not None:
+        parts.append(equal_completions(own.curves, base.curves, ["stage"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _of_variants(
+    name: str, variants: Mapping[str, Sources], make: Callable[[Sources], pd.DataFrame]
+) -> pd.DataFrame:
+    """What `make` gives of every variant but the base, as the table of that name."""
+    import pandas as pd
+
+    parts = [make(own).assign(variant=of) for of, own in variants.items() if of != BASE]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*CLAIM_TABLES[name].columns])
+
+
+def _seed_contrasts(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    base = variants[BASE]
+    return _of_variants("seed_contrasts", variants, lambda own: _pairs(own, base))
+
+
+def _contrasts(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.contrasts import contrasts
 
     base = variants[BASE]
-    reference = quantities(base.evaluations)
-    parts = [
-        contrasts(quantities(own.evaluations), reference, ["stage"], base.claims).assign(
-            variant=name
-        )
-        for name, own in variants.items()
-        if name != BASE
-    ]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=[*CLAIM_TABLES["contrasts"].columns])
+    return _of_variants(
+        "contrasts", variants, lambda own: contrasts(_pairs(own, base), base.claims)
+    )
+
+
+def _method_seed_contrasts(sources: Sources) -> pd.DataFrame:
+    """Every other method against the main one, a row a seed."""
+    import pandas as pd
+
+    from grpo_origin.analysis.contrasts import differences, equal_completions, quantities
+
+    main = "grpo" if "grpo" in sources.betas else next(iter(sources.betas), "")
+    parts = []
+    masses = quantities(sources.evaluations)
+    masses = masses[masses["method"].notna()]
+    for table, pair in ((masses, differences), (sources.curves, equal_completions)):
+        if table is not None:
+            same = table["method"] == main
+            parts.append(pair(table[~same], table[same], ["trained_on"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _method_contrasts(sources: Sources) -> pd.DataFrame:
-    from grpo_origin.analysis.contrasts import contrasts, quantities
+    from grpo_origin.analysis.contrasts import contrasts
 
-    table = quantities(sources.evaluations)
-    table = table[table["method"].notna()]
-    main = "grpo" if "grpo" in sources.betas else next(iter(sources.betas), "")
-    same = table["method"] == main
-    return contrasts(table[~same], table[same], ["trained_on"], sources.claims)
+    return contrasts(_method_seed_contrasts(sources), sources.claims)
 
 
 def _takeoff(sources: Sources) -> pd.DataFrame:
@@ -109,7 +142,10 @@ _CONTRAST = (
     "spread p_value verdict seeds_needed"
 )
 _CONTRASTED = {
-    "quantity": (TEXT, "what is compared: a mass, or a gain of OOD mass"),
+    "quantity": (
+        TEXT,
+        "what is compared: a mass, a gain of OOD mass, or a mass on learning curves",
+    ),
     "seeds": (WHOLE, "seeds that both have"),
     "difference": (NUMBER, "value minus reference, mean over seeds"),
     "low": (NUMBER, "lower bound of the difference; both bounds share the error of the look"),
@@ -118,6 +154,14 @@ _CONTRASTED = {
     "p_value": (NUMBER, "of the verdict, the smaller one if inconclusive; not adjusted"),
     "verdict": (TEXT, "equivalent, differs or inconclusive, each row by itself"),
     "seeds_needed": (NUMBER, "about how many seeds would decide an inconclusive row"),
+}
+
+_PAIR = "axis ood_ratio seed stage method trained_on quantity reference value difference"
+_PAIRED = {
+    "quantity": _CONTRASTED["quantity"],
+    "reference": (NUMBER, "its mean by what it is compared with"),
+    "value": (NUMBER, "its mean here"),
+    "difference": (NUMBER, "value minus reference"),
 }
 
 CLAIM_TABLES: dict[str, Table] = {
@@ -204,6 +248,18 @@ CLAIM_TABLES: dict[str, Table] = {
             **_CONTRASTED,
         ),
         _method_contrasts,
+    ),
+    "seed_contrasts": Table(
+        "claims",
+        "a seed behind a row of `contrasts`",
+        columns(_PAIR, **_PAIRED),
+        contrast=_seed_contrasts,
+    ),
+    "method_seed_contrasts": Table(
+        "claims",
+        "a seed behind a row of `method_contrasts`",
+        columns(_PAIR, **_PAIRED),
+        _method_seed_contrasts,
     ),
     "takeoff": Table(
         "claims",

@@ -1,12 +1,13 @@
 """Contrasts: a variant against the run's own settings, or a method against plain GRPO, in pairs.
 
 Both have the same seeds, worlds and test prompts, so each seed gives one difference. Called by the
-registry of tables. Each row is judged by itself: many rows hold some false verdicts.
+registry of tables, and by the figures for the names of quantities. Each row is judged by itself:
+many rows hold some false verdicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ STAGE = ["stage", "method", "trained_on"]
 MASSES = {split: f"{split.upper()} mass" for split in SPLITS}
 OVER_START, OVER_PRETRAINED = "OOD gain over its start", "OOD gain over the pretrained model"
 EQUIVALENT, DIFFERS, UNDECIDED = "equivalent", "differs", "inconclusive"
+PAIRS = (*CELL, "seed", *STAGE, "quantity", "reference", "value", "difference")
 JUDGED = (
     *("quantity", "seeds", "reference", "value", "difference", "low", "high"),
     *("spread", "p_value", "verdict", "seeds_needed"),
@@ -51,29 +53,62 @@ def quantities(evaluations: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def contrasts(
-    table: pd.DataFrame, reference: pd.DataFrame, on: Iterable[str], settings: ClaimsSettings
-) -> pd.DataFrame:
-    """`quantities` of one side against those of another, a row each cell, stage and quantity.
+def differences(table: pd.DataFrame, reference: pd.DataFrame, on: Sequence[str]) -> pd.DataFrame:
+    """`quantities` of one side beside those of another, a row a seed; columns PAIRS.
 
-    They meet by cell, seed, quantity and the columns in `on`. Columns CELL, STAGE, JUDGED: means
-    over the seeds that both have, their difference with bounds as of a two-sided claim, and the
-    verdict: `equivalent` if it lies within `claims.equivalent` (two one-sided tests), `differs` if
-    beyond, `inconclusive` with the number of seeds that would decide it.
+    They meet by cell, seed, quantity and the columns in `on`.
     """
     keys = [*CELL, "seed", "quantity", *on]
     other = reference[[*keys, "value"]].rename(columns={"value": "reference"})
     both = table.merge(other, on=keys)
-    if both.empty:
+    return both.assign(difference=both["value"] - both["reference"])[[*PAIRS]]
+
+
+def equal_completions(
+    curves: pd.DataFrame, reference: pd.DataFrame, on: Sequence[str]
+) -> pd.DataFrame:
+    """As `differences` of masses on learning curves, where both have sampled as many completions.
+
+    That is where the shorter of the two ends; the longer one is read between its two nearest
+    points. Only RL stages whose number of completions differs have rows.
+    """
+    keys = [*CELL, "seed", "split", *on]
+    others = dict(iter(reference.sort_values("step").groupby(keys)))
+    rows = []
+    for place, curve in curves.sort_values("step").groupby([*keys, *STAGE], sort=False):
+        other = others.get(place[: len(keys)])
+        if other is None:
+            continue
+        ends = [part["completions"].max() for part in (curve, other)]
+        if ends[0] == ends[1]:
+            continue
+        value, theirs = (
+            float(np.interp(min(ends), part["completions"], part["mass"]))
+            for part in (curve, other)
+        )
+        row = curve.iloc[0][[*CELL, "seed", *STAGE]].to_dict()
+        row["quantity"] = f"{MASSES[curve['split'].iloc[0]]} at equal completions"
+        rows.append(row | {"reference": theirs, "value": value, "difference": value - theirs})
+    return pd.DataFrame(rows, columns=[*PAIRS])
+
+
+def contrasts(pairs: pd.DataFrame, settings: ClaimsSettings) -> pd.DataFrame:
+    """Differences of seeds judged, a row each cell, stage and quantity.
+
+    Columns CELL, STAGE, JUDGED: means over the seeds that both have, their difference with bounds
+    as of a two-sided claim, and the verdict: `equivalent` if it lies within `claims.equivalent`
+    (two one-sided tests), `differs` if beyond, `inconclusive` with the number of seeds that would
+    decide it.
+    """
+    if pairs.empty:
         return pd.DataFrame(columns=[*CELL, *STAGE, *JUDGED])
-    both = both.assign(difference=both["value"] - both["reference"])
-    look = look_of(both["seed"].nunique(), settings)
+    look = look_of(pairs["seed"].nunique(), settings)
     alpha = alpha_of(look, settings)
     claim = Claim("contrast", "", "outside", settings.equivalent)
     rows = []
-    groups = both.groupby([*CELL, *STAGE, "quantity"], sort=False, dropna=False)
-    for (axis, ratio, stage, method, trained_on, quantity), pairs in groups:
-        values = pairs["difference"].to_numpy(float)
+    groups = pairs.groupby([*CELL, *STAGE, "quantity"], sort=False, dropna=False)
+    for (axis, ratio, stage, method, trained_on, quantity), part in groups:
+        values = part["difference"].to_numpy(float)
         differs, equal = claim.p_values(values, settings.rare) if look else (1.0, 1.0)
         verdict = DIFFERS if differs <= alpha else EQUIVALENT if equal <= alpha else UNDECIDED
         needed = claim.seeds_needed(values, alpha, settings.rare)
@@ -87,8 +122,8 @@ def contrasts(
                 "trained_on": trained_on,
                 "quantity": quantity,
                 "seeds": len(values),
-                "reference": pairs["reference"].mean(),
-                "value": pairs["value"].mean(),
+                "reference": part["reference"].mean(),
+                "value": part["value"].mean(),
                 "difference": effect,
                 "low": low,
                 "high": high,

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_origin.config.paths import BASE, SIGNAL, variant_of
+from grpo_origin.config.paths import BASE, LEARNING_CURVE, SIGNAL, variant_of
 from grpo_origin.config.schema import ClaimsSettings
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import read_table
@@ -61,6 +61,11 @@ class Sources:
         Columns as in `tables.TABLES["signal"]`. None if no stages are given.
         """
         return self.of_stages(SIGNAL) if self.training else None
+
+    @cached_property
+    def curves(self) -> pd.DataFrame | None:
+        """Learning curves of all RL stages, a row a step and split; None if no stages are given."""
+        return self.of_stages(LEARNING_CURVE) if self.training else None
 
     def of_stages(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A file of every RL stage's folder as one table, with columns that say which stage it is.

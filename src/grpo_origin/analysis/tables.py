@@ -21,7 +21,7 @@ from grpo_origin.analysis.table_entry import (
     Table,
     columns,
 )
-from grpo_origin.config.paths import SIGNAL, TRAINING_LOG
+from grpo_origin.config.paths import LEARNING_CURVE, SIGNAL, TRAINING_LOG
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +199,19 @@ TABLES: dict[str, Table] = {
             learning_rate=(NUMBER, "learning rate"),
         ),
         _training,
+    ),
+    "learning_curves": Table(
+        "evaluation",
+        "an evaluated step of an RL stage and split: exact masses on some of its test prompts",
+        columns(
+            "axis seed ood_ratio stage method trained_on step completions split mass "
+            "log_mass_mean greedy_accuracy",
+            completions=(WHOLE, "completions sampled so far"),
+            mass=(NUMBER, "mean correct mass"),
+            log_mass_mean=(NUMBER, "mean natural logarithm of it; nats"),
+            greedy_accuracy=(NUMBER, "share of prompts that greedy decoding answers right"),
+        ),
+        lambda sources: sources.of_stages(LEARNING_CURVE),
     ),
     "signal": Table(
         "evaluation",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from grpo_origin.analysis.stages import of_base, of_method
+from grpo_origin.analysis.tables import TABLES
 from grpo_origin.jobs.files import read_table
 from grpo_origin.report.figures import ENTRIES
 from grpo_origin.report.plotting import save, style
@@ -24,18 +25,21 @@ def draw_figures(
     *,
     method: str,
     beta: float,
+    equivalent: float,
 ) -> None:
     """Draw figures (name -> kind and axis) into the PNG and PDF files of their names.
 
     `tables` are parquet files by name, `method` the one that figures of a single method show,
-    `beta` its KL weight. Raises ArtefactError if a table can't be read.
+    `beta` its KL weight, `equivalent` that of `claims`. Raises ArtefactError if a table can't be
+    read.
     """
-    full = {name: of_base(read_table(path).to_pandas()) for name, path in by_name(tables).items()}
+    full = {name: read_table(path).to_pandas() for name, path in by_name(tables).items()}
+    full = {n: table if TABLES[n].contrast else of_base(table) for n, table in full.items()}
     single = {name: of_method(table, method) for name, table in full.items()}
     png, pdf = by_name(pngs), by_name(pdfs)
     with style():
         for name, (kind, axis) in figures.items():
             print(f"drawing {name}", flush=True)
             entry = ENTRIES[kind]
-            picture = entry.figure(full if entry.all_methods else single, axis, beta)
+            picture = entry.figure(full if entry.all_methods else single, axis, beta, equivalent)
             save(picture, png[name], pdf[name])

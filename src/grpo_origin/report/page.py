@@ -73,6 +73,7 @@ def words_of(settings: Settings, beta: float, axis: str | None = None) -> dict[s
         "axis": axis,
         "beta": beta,
         "bin_prompts": settings.claims.band_prompts,
+        "equivalent": settings.claims.equivalent,
         "interval": interval,
         "means": f"{_counted(seeds)}: mean over seeds, bars: {interval}, every seed a point",
         "method": method_label(settings.main_method),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_origin.config.schema import Settings
-from grpo_origin.config.stages import AxisSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,38 +28,47 @@ CATEGORIES = (
     "What RL loses",
     "Beyond zero",
     "RL methods",
+    "Variants",
     "Theory against practice",
     "Training",
 )
 
 
 # How often a figure is drawn: once a run, or once for each axis of a kind.
-def _every_axis(settings: Settings, axis: AxisSettings) -> bool:
+def _every_axis(settings: Settings, axis: str) -> bool:
     return True
 
 
-def _has_mixed_splits(settings: Settings, axis: AxisSettings) -> bool:
-    return bool(axis.mixed)
+def _has_mixed_splits(settings: Settings, axis: str) -> bool:
+    return bool(settings.axes[axis].mixed)
 
 
-def _has_several_ood_tasks(settings: Settings, axis: AxisSettings) -> bool:
-    return len(axis.ood) > 1
+def _has_several_ood_tasks(settings: Settings, axis: str) -> bool:
+    return len(settings.axes[axis].ood) > 1
 
 
-def _has_several_methods(settings: Settings, axis: AxisSettings) -> bool:
+def _has_several_methods(settings: Settings, axis: str) -> bool:
     return len(settings.methods) > 1
+
+
+def _has_variants(settings: Settings, axis: str) -> bool:
+    return any(axis in changes.get("axes", [axis]) for changes in settings.variants.values())
 
 
 ONCE: dict[str, Callable[[Settings], bool]] = {
     "run": lambda settings: True,
     "run with theory": lambda settings: any(map(settings.theory_ratios, settings.axes)),
 }
-EACH_AXIS: dict[str, Callable[[Settings, AxisSettings], bool]] = {
+EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis": _every_axis,
     "axis with mixed splits": _has_mixed_splits,
     "axis with several OOD tasks": _has_several_ood_tasks,
     "axis of several methods": _has_several_methods,
+    "axis of several variants": _has_variants,
 }
+
+
+GIVEN = ("axis", "beta", "equivalent")  # parameters of figures that are no tables
 
 
 @dataclass(frozen=True)
@@ -77,22 +85,29 @@ class FigureEntry:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Names of the tables it draws: the parameters of its function but `axis` and `beta`."""
+        """Names of the tables it draws: the parameters of its function but those in GIVEN."""
         names = inspect.signature(self.draw).parameters
-        return tuple(name for name in names if name not in ("axis", "beta"))
+        return tuple(name for name in names if name not in GIVEN)
 
     def axes_of(self, settings: Settings) -> list[str | None]:
         """The axes it is drawn for in a run; [None] for a figure of the whole run."""
         if self.per in ONCE:
             return [None] if ONCE[self.per](settings) else []
         wanted = EACH_AXIS[self.per]
-        return [name for name, axis in settings.axes.items() if wanted(settings, axis)]
+        return [axis for axis in settings.axes if wanted(settings, axis)]
 
     def figure(
-        self, tables: Mapping[str, pd.DataFrame], axis: str | None = None, beta: float = 0.0
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        axis: str | None = None,
+        beta: float = 0.0,
+        equivalent: float = 0.0,
     ) -> Figure:
-        """Draw it from tables by name; `beta` is the KL weight of the method shown, 0 for none."""
-        given: dict[str, Any] = {"axis": axis, "beta": beta}
+        """Draw it from tables by name.
+
+        `beta` is the KL weight of the method shown, 0 for none, `equivalent` as in `claims`.
+        """
+        given: dict[str, Any] = dict(zip(GIVEN, (axis, beta, equivalent), strict=True))
         names = inspect.signature(self.draw).parameters
         return self.draw(**{name: given[name] if name in given else tables[name] for name in names})
 
@@ -104,7 +119,7 @@ Draw = TypeVar("Draw", bound="Callable[..., Figure]")
 def figure(
     name: str, *, per: str, category: str, title: str, caption: str, all_methods: bool = False
 ) -> Callable[[Draw], Draw]:
-    """Register a function of tables (its parameters name them), `axis` and `beta` as a figure.
+    """Register a function of tables (its parameters name them), and of GIVEN as a figure.
 
     Tables hold the stages before RL and those of the run's main method, or with `all_methods` all.
     Raises ValueError for a name in use, an unknown category or an unknown `per`.

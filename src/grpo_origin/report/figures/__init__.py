@@ -6,13 +6,22 @@ The Snakefile asks `figures_of` what a run draws, `report.draw` draws it, `repor
 from __future__ import annotations
 
 from grpo_origin.config.schema import Settings
-from grpo_origin.report.figures import exposure, gains, methods, theory, training, transfer
+from grpo_origin.report.figures import (
+    contrasts,
+    exposure,
+    gains,
+    methods,
+    theory,
+    training,
+    transfer,
+)
 from grpo_origin.report.registry import ENTRIES, Drawing, FigureEntry, drawings
 
 __all__ = [
     "ENTRIES",
     "Drawing",
     "FigureEntry",
+    "contrasts",
     "exposure",
     "figures_of",
     "gains",
