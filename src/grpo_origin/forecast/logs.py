@@ -184,7 +184,7 @@ def _check_sampled(path: Path, number: int, row: dict[str, Any], tally: Tally) -
     lm-evaluation-harness draws greedily unless its generation arguments say otherwise.
     """
     arguments = row.get("arguments")
-    request = next(iter(arguments.values()), {}) if isinstance(arguments, dict) else {}
+    request = next(iter(arguments.values()), None) if isinstance(arguments, dict) else None
     given = request.get("arg_1") if isinstance(request, dict) else None
     right = "run with --gen_kwargs do_sample=true,temperature=1 on a task that generates text"
     if isinstance(given, str):

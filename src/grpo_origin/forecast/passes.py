@@ -69,15 +69,15 @@ def _read(path: Path, tally: Tally, choice: logs.Choice) -> None:
         return _read_csv(path, tally)
     if suffix == ".parquet":
         table = logs.open_table(path)
-        if logs.TRL_COLUMNS <= {*table.column_names}:
+        if {*table.column_names} >= logs.TRL_COLUMNS:
             return logs.read_trl(path, table, tally, choice)
         return _read_parquet(path, table, tally)
     if suffix in (".jsonl", ".json"):
         rows = logs.json_rows(path)
         keys = {*rows[0][1]} if rows else set()
-        if logs.LM_EVAL_KEYS <= keys:
+        if keys >= logs.LM_EVAL_KEYS:
             return logs.read_lm_eval(path, rows, tally, choice)
-        if logs.VERL_KEYS <= keys:
+        if keys >= logs.VERL_KEYS:
             return logs.read_verl(path, rows, tally, choice)
     raise ConfigError(f"{path}: of no known format; {ACCEPTED}")
 

@@ -141,7 +141,7 @@ def _fit(
     far = logit(1e-6 / (samples @ prompts + 1))
     box = np.array([[far, -far], np.log(STRENGTHS)])
     for _ in range(ZOOMS):
-        axes = [np.linspace(*ends, count) for ends, count in zip(box, GRID, strict=True)]
+        axes = [np.linspace(box[i, 0], box[i, 1], count) for i, count in enumerate(GRID)]
         mean, strength = (x.ravel() for x in np.meshgrid(*axes, indexing="ij"))
         a, b = expit(mean) * np.exp(strength), expit(-mean) * np.exp(strength)
         # Jeffreys' prior of the mean, in its log-odds
