@@ -165,6 +165,18 @@ def test_the_bound_of_unseen_mass_holds_in_nearly_all_repeats():
     assert held >= 0.95 * repeats - 3 * np.sqrt(0.05 * 0.95 * repeats)
 
 
+@pytest.mark.parametrize(("possible", "doubtful"), [(0.5, True), (1.0, False)])
+def test_a_part_of_impossible_prompts_is_told_from_a_beta_distribution(possible, doubtful):
+    """Mass 0 for a half and Beta(2, 2) for the others: no Beta distribution is like that."""
+    random = np.random.default_rng(1)
+    mass = random.beta(2, 2, 400) * (random.random(400) < possible)
+    counted = passes(*((16, int(count)) for count in random.binomial(16, mass)))
+    posterior, budget = posterior_of(counted), Budget(8, 64, 200, 0.0)
+    found = outlook(counted, posterior, budget)
+    text = words.terminal(words.lines(counted, posterior, budget, found))
+    assert ("doubtful" in text) == doubtful
+
+
 def test_no_prompt_without_success_needs_no_bound():
     assert unseen_bound(passes((8, 1), (8, 8))) is None
 

@@ -102,6 +102,12 @@ def _unseen(passes: Passes, found: Outlook) -> list[Line]:
     never = passes.samples[passes.correct == 0]
     typical = int(np.quantile(never, 0.5, method="lower"))
     bound = float(single_bounds(np.array([typical]))[0])
+    expected = float(found.mean[passes.correct == 0].mean())
+    misfit = Line(
+        "posterior",
+        f"doubtful: the Beta distribution expects {share(expected)} of prompts without success, "
+        "more than that bound; part of them may be impossible, and teach less than is said here",
+    )
     return [
         Line(
             "exact",
@@ -114,6 +120,7 @@ def _unseen(passes: Passes, found: Outlook) -> list[Line]:
             f"to see 95 % of prompts with a Q of {share(found.unseen)} succeed once, take "
             f"{_count(found.needed, 'sample')} of each",
         ),
+        *([misfit] if expected > found.unseen else []),
     ]
 
 
