@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 from grpo_origin.config.fields import ConfigError
 
@@ -89,9 +90,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f"--right-above: must be a number, {_not(options, 'right_above')}")
     if not 0 <= options.dead_below <= 1:
         raise ConfigError(f"--dead-below: must lie in [0, 1], {_not(options, 'dead_below')}")
-    written = {options.out, options.drop} - {None}
-    if written & {*options.passes}:
-        raise ConfigError(f"{', '.join(written & {*options.passes})}: is read; write elsewhere")
+    named = [Path(x).resolve() for x in options.passes]
+    for name in ("out", "drop"):
+        file = getattr(options, name)
+        if file is not None and Path(file).resolve() in named:
+            raise ConfigError(f"--{name} {file}: named already; write to another file")
+        named += [] if file is None else [Path(file).resolve()]
 
 
 def _option(name: str) -> str:

@@ -35,12 +35,16 @@ class Choice:
     right_above: float
     reward: str | None
     filtered_by: str | None
-    steps: set[Any] = field(default_factory=set)
+    steps: set[int] = field(default_factory=set)
     batches: set[bytes] = field(default_factory=set)
 
+    def saw(self, steps: Sequence[Any]) -> None:
+        """Remember the training steps that rows name."""
+        self.steps.update(step for step in steps if isinstance(step, int))
+
     def tell_steps(self, tally: Tally) -> None:
-        """Note of which step of training the model was, if rows say."""
-        steps = sorted(step for step in self.steps if isinstance(step, int))
+        """Note that rows are of several steps of training, if they are."""
+        steps = sorted(self.steps)
         if len(steps) > 1:
             tally.note(
                 f"Rows of {len(steps)} training steps ({steps[0]} to {steps[-1]}) count together, "
@@ -100,7 +104,7 @@ def read_trl(path: Path, table: Any, tally: Tally, choice: Choice) -> None:
         tally.note(f"{path}: the same batch as in a file before it; not counted again.")
         return
     choice.batches.add(digest)
-    choice.steps.update(table.column("step").to_pylist())
+    choice.saw(table.column("step").to_pylist())
     prompts, scores = (table.column(x).to_pylist() for x in ("prompt", name))
     rows = [(i, _text(prompt), scores[i - 1]) for i, prompt in enumerate(prompts, start=1)]
     _add_scores(path, name, rows, tally, choice)
@@ -118,7 +122,7 @@ def read_verl(path: Path, rows: Sequence[Row], tally: Tally, choice: Choice) -> 
         if missing:
             there = ", ".join(row)
             raise refused(path, number, f"no key {missing[0]}", f"there is {there}")
-        choice.steps.add(row.get("step"))
+        choice.saw([row.get("step")])
         scored.append((number, _text(row["input"]), row[name]))
     _add_scores(path, name, scored, tally, choice)
 
@@ -153,6 +157,9 @@ def read_lm_eval(path: Path, rows: Sequence[Row], tally: Tally, choice: Choice) 
     rows = [(i, row) for i, row in rows if str(row.get("filter", "none")) == chosen]
     task = re.fullmatch(r"samples_(.+)_\d{4}-\d\d-\d\dT.*", path.stem)
     for number, row in rows:
+        for key in sorted(LM_EVAL_KEYS):
+            if key not in row or (key != "doc_id" and not isinstance(row[key], list)):
+                raise refused(path, number, f"{key} is missing or no list", "right is a whole log")
         _check_sampled(path, number, row, tally)
         named = row.get("metrics")
         metrics = named if isinstance(named, list) else _metrics_of(row)
@@ -251,4 +258,6 @@ def _chosen(path: Path, name: str | None, known: Sequence[str], what: str, optio
 
 def _text(prompt: Any) -> str:
     """A prompt as text; conversations, lists of messages, as JSON."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+    return (
+        prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+    )

@@ -61,7 +61,8 @@ def lines(passes: Passes, posterior: Posterior, budget: Budget, found: Outlook) 
         ),
         Line(
             "posterior",
-            f"right completions among the {budget.completions:,} of the budget, before learning: "
+            f"expected right completions among the {budget.completions:,} of the budget, without "
+            "learning: "
             f"{_number(found.rewarded.value)} ({_range(found.rewarded, _number)})",
         ),
         Line(
