@@ -11,7 +11,10 @@ import pytest
 from helpers import REPO
 
 PACKAGE = REPO / "src" / "grpo_origin"
-ROOMS = ["config", "jobs", "tasks", "data", "training", "evaluation", "rl", "analysis", "report"]
+ROOMS = [
+    *("config", "jobs", "tasks", "data", "training", "evaluation", "rl", "analysis", "report"),
+    "forecast",
+]
 ABOVE = [
     "study",
     "lineage",

@@ -81,7 +81,9 @@ def test_help_imports_neither_torch_nor_pandas():
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert all(command in result.stdout for command in ("cell", "stage", "cost", "docs"))
+    assert all(
+        command in result.stdout for command in ("cell", "stage", "cost", "forecast", "docs")
+    )
     assert result.stdout.splitlines()[-1] == "[]"
 
 
@@ -132,6 +134,10 @@ def test_the_wheel_holds_what_the_commands_need(wheel, tmp_path):
     assert cost.stdout.startswith("laptop: 0.21M parameters, 569 jobs"), cost.stderr
     docs = installed(wheel, tmp_path, "docs")
     assert docs.stdout == (REPO / "docs" / "configuration.md").read_text(), docs.stderr
+    (tmp_path / "passes.csv").write_text("prompt,samples,correct\na,8,0\nb,8,3\n")
+    forecast = installed(wheel, tmp_path, "forecast", "passes.csv", "--out", "forecast.html")
+    assert "2 prompts, 16 samples" in forecast.stdout, forecast.stderr
+    assert (tmp_path / "forecast.html").is_file()
     short = {"pretrain": {"samples": 320}, "rl": {"steps": 1}, "trained_on": ["ood"]}
     write_config(tmp_path, "short.yaml", **short)
     where = ["--axis", "mini", "--seed", "0", "--ratio", "0.25"]

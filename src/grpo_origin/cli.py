@@ -1,4 +1,4 @@
-"""The command line, `grpo-origin`: a cell or stage without Snakemake, plans, two runs compared.
+"""The command line, `grpo-origin`: a cell or stage without Snakemake, plans, forecasts, two runs.
 
 Each subcommand imports what it needs, so that help and mistakes are answered at once.
 """
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from grpo_origin import cost
+    from grpo_origin.forecast import command as forecast
 
     parser = argparse.ArgumentParser(prog="grpo-origin", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="YAML file merged over the default configuration and those named before it",
         )
+
+    ahead = commands.add_parser(
+        "forecast", help="what RL can learn from, by pass counts per prompt"
+    )
+    ahead.set_defaults(run=forecast.run)
+    forecast.add_arguments(ahead)
 
     docs = commands.add_parser("docs", help="print the reference of all settings")
     docs.set_defaults(run=_docs)
