@@ -34,9 +34,10 @@ CELLS = len(TINY["ratios"]) * len(TINY["seeds"])
 KINDS = {
     "rl": ({"rl": {"beta": 0.5}}, {"rl": 2}),
     "prompts of rl": (
-        {"rl": {"prompts_per_step": 3}},
+        {"rl": {"steps": 13}},
         {"rl": 2, "prompts": 1, "data_summary": 1},
     ),
+    "fewer prompts of rl": ({"rl": {"prompts_per_step": 3}}, {"rl": 2}),
     "sft": ({"sft": {"epochs": 3}}, {"sft": 1, "rl": 2}),
     "model": ({"model": {"layers": 2}}, {"pretrain": 1, "sft": 1, "rl": 2}),
     "pretraining data": (
@@ -54,6 +55,21 @@ def test_a_variant_makes_what_it_changes_and_what_follows(changes, made):
     groups = len(study.grid.groups)
     expected = {rule: n * (groups if rule in A_GROUP else CELLS) for rule, n in made.items()}
     assert own(study, "other") == expected | {"evaluate": CELLS}
+
+
+def test_a_method_may_come_twice_with_other_settings():
+    """Under a name of its own it is a variant of `rl` and the method's settings."""
+    entries = ["grpo", {"wide": {"method": "dapo", "high": 0.4, "rl": {"steps": 6}}}, "dapo"]
+    study = tiny_study(methods=entries)
+    variant = {"methods": [{"dapo": {"high": 0.4}}], "rl": {"steps": 6}}
+    assert study == tiny_study(methods=["grpo", "dapo"], variants={"wide": variant})
+    assert own(study, "wide") == {"rl": 2 * CELLS, "evaluate": CELLS}
+    with pytest.raises(ConfigError, match=r"^methods: wide is the name of a variant or method"):
+        tiny_study(methods=entries, variants={"wide": {"rl": {"steps": 5}}})
+    with pytest.raises(ConfigError, match=r"^variants.slow: .*method dapo has no setting 'hgih'"):
+        tiny_study(methods=["grpo", {"slow": {"method": "dapo", "hgih": 0.4}}])
+    with pytest.raises(ConfigError, match=r"^variants.slow: it changes nothing, it is base"):
+        tiny_study(methods=["grpo", {"slow": {"method": "grpo"}}])
 
 
 def test_a_file_is_made_by_the_first_that_has_its_cell_and_settings():

@@ -17,7 +17,7 @@ from grpo_origin.config.load import load_settings, read_config
 from grpo_origin.config.paths import BASE, Paths, place_of
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import SFTSettings
-from grpo_origin.config.variants import CHANGED, variant_config
+from grpo_origin.config.variants import CHANGED, spelled_out, variant_config
 from grpo_origin.data.strings import check_string_space
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
 
@@ -30,13 +30,15 @@ class Study:
     """Settings that can run, with their RL methods; of a run or of one of its variants.
 
     `variants` are those of the run, in their order; a variant has none itself. `sft_counts` are
-    the samples of each split in the SFT set, whether there is an SFT stage or not.
+    the samples of each split in the SFT set, whether there is an SFT stage or not, `least_prompts`
+    those of the run's RL prompt set, which a variant that needs no more shares.
     """
 
     settings: Settings
     methods: dict[str, Method]
     variant: str = BASE
     sft_counts: Mapping[str, int] = field(default_factory=dict)
+    least_prompts: int = 0
     variants: tuple[Study, ...] = ()
 
     @cached_property
@@ -57,17 +59,18 @@ class Study:
     @property
     def rl_prompts(self) -> int:
         """Prompts a split in the RL prompt set: what the most demanding method needs."""
-        return prompts_needed(self.settings, self.methods)
+        return max(self.least_prompts, prompts_needed(self.settings, self.methods))
 
 
 def open_study(config: Mapping[str, Any]) -> Study:
     """Check a merged configuration; raises ConfigError, one line that names the key."""
+    config = spelled_out(config)
     study = _open(config)
     variants: list[Study] = []
     for name, changes in study.settings.variants.items():
         variant = variant_config(config, study.settings, name, changes)
         try:
-            opened = _open(variant, name, study.sft_counts)
+            opened = _open(variant, name, study)
         except ConfigError as error:
             raise ConfigError(f"variants.{name}: {error}") from None
         for other in (study, *variants):
@@ -77,16 +80,15 @@ def open_study(config: Mapping[str, Any]) -> Study:
     return replace(study, variants=tuple(variants))
 
 
-def _open(
-    config: Mapping[str, Any], variant: str = BASE, run_counts: Mapping[str, int] | None = None
-) -> Study:
+def _open(config: Mapping[str, Any], variant: str = BASE, run: Study | None = None) -> Study:
     settings = load_settings(config)
     methods = load_methods(settings)
     # Without an SFT stage its samples, those of the run for a variant, still are not RL's.
     own = settings.sft.counts if settings.sft else None
-    counts = own or run_counts or SFTSettings().counts
-    check_string_space(settings, prompts_needed(settings, methods), counts)
-    return Study(settings, methods, variant, counts)
+    counts = own or (run.sft_counts if run else SFTSettings().counts)
+    study = Study(settings, methods, variant, counts, run.rl_prompts if run else 0)
+    check_string_space(settings, study.rl_prompts, counts)
+    return study
 
 
 def _same(variant: Study, other: Study) -> bool:

@@ -276,7 +276,8 @@ class Settings(Section):
     methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(_method_entries)] = Field(
         ("grpo",),
         validate_default=True,
-        description="RL methods, each a name or `{name: {setting: value}}`; see docs/methods.md.",
+        description="RL methods, each a name or `{name: {setting: value}}`; see docs/methods.md. "
+        "`{name: {method: grpo, rl: {..}}}` is a variant of that name.",
     )
     trained_on: Splits = Field(
         SPLITS, description="Prompts that RL trains on: a stage for each method and split."

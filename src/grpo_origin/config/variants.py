@@ -19,6 +19,33 @@ CHANGED = ("model", "pretrain", "sft", "rl", "methods", "trained_on", "numerics"
 LIMITS = ("axes", "ratios", "seeds")
 
 
+def spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with methods under names of their own as the variants that they mean.
+
+    `methods: [grpo, {slow: {method: grpo, rl: {steps: 9}}}]` is `methods: [grpo]` with the variant
+    `slow: {methods: [grpo], rl: {steps: 9}}`; what else stands beside `method` are its settings.
+    Raises ConfigError for a name that a variant has.
+    """
+    entries, variants = config.get("methods"), config.get("variants") or {}
+    if not isinstance(entries, (list, tuple)) or not isinstance(variants, Mapping):
+        return config
+    plain, named = [], {}
+    for entry in entries:
+        inner = [*entry.items()] if isinstance(entry, Mapping) else []
+        if len(inner) != 1 or not isinstance(inner[0][1], Mapping) or "method" not in inner[0][1]:
+            plain.append(entry)
+            continue
+        ((name, settings),) = inner
+        if name in variants or name in named:
+            raise ConfigError(f"methods: {name} is the name of a variant or method already")
+        own = {key: value for key, value in settings.items() if key not in ("method", "rl")}
+        named[name] = {"methods": [{settings["method"]: own}]}
+        named[name] |= {"rl": settings["rl"]} if "rl" in settings else {}
+    if not named:
+        return config
+    return {**config, "methods": plain, "variants": {**variants, **named}}
+
+
 def variant_config(
     config: Mapping[str, Any], settings: Settings, name: str, changes: Any
 ) -> dict[str, Any]:
