@@ -147,3 +147,12 @@ def test_the_wheel_holds_what_the_commands_need(wheel, tmp_path):
     assert (tmp_path / evaluation).is_file()
     entry = next(wheel.glob("*.dist-info")) / "entry_points.txt"
     assert "grpo-origin = grpo_origin.cli:main" in entry.read_text()
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As in `grpo-origin docs | head -1`."""
+    command = f"{sys.executable} -m grpo_origin docs | head -1"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")

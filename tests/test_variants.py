@@ -129,12 +129,20 @@ def test_two_variants_that_are_the_same_and_reserved_names_are_refused():
 
 # --- a real sweep
 
-VARIANTS = {"soft": {"rl": {"beta": 0.5}}, "no_sft": {"sft": None, "ratios": ["0.25"]}}
+VARIANTS = {
+    "soft": {"rl": {"beta": 0.5}},
+    "no_sft": {"sft": None, "ratios": ["0.25"]},
+    "free": {
+        "ratios": ["0.25"],
+        "model": {"positions": "alibi"},
+        "rl": {"reward": "answer", "steps": 10, "reset_reference_every": 4, "evaluate_every": 5},
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A finished tiny sweep with two variants."""
+    """A finished tiny sweep with three variants."""
     tree = copy_code(tmp_path_factory.mktemp("sweep"))
     config = write_config(tree, "variants.yaml", variants=VARIANTS)
     result = snakemake(tree, "--cores", "2", "--configfile", config)
@@ -165,6 +173,7 @@ def test_every_table_says_whose_its_rows_are(sweep):
         "base": everything,
         "soft": everything,
         "no_sft": ["grpo~id", "grpo~ood", "pretrain"],
+        "free": everything,
     }
 
 
@@ -183,6 +192,35 @@ def test_contrasts_are_differences_of_the_same_prompts(sweep):
         assert row["difference"] == pytest.approx(masses[1] - masses[0])
         assert row["verdict"] == "inconclusive"  # of one seed
     assert table.loc["no_sft", "pretrain", "0.25", "OOD mass"]["difference"] == 0
+
+
+def test_right_answers_are_sampled_where_they_count_and_in_the_run_to_compare_with(sweep):
+    """Any trace may lead to them, so there are no fewer than the right trace leads to."""
+    table = pd.read_parquet(sweep / "tables" / "answers.parquet")
+    assert set(table["variant"]) == {"base", "free"}
+    assert set(table["ood_ratio"]) == {"0.25"}
+    assert (table["high"] >= table["trace_mass"]).mean() > 0.9
+    assert ((table["low"] <= table["answer_mass"]) & (table["answer_mass"] <= table["high"])).all()
+    assert table.groupby(["variant", "stage"])["answer_mass"].max().min() > 0.2
+    means = table.set_index(["variant", "stage", "split"])["answer_mass"]
+    contrasts = pd.read_parquet(sweep / "tables" / "contrasts.parquet")
+    row = contrasts.query("quantity == 'OOD answers, sampled' and stage == 'grpo~ood'").iloc[0]
+    own, base = (means[variant, "grpo~ood", "ood"] for variant in ("free", "base"))
+    assert [row["value"], row["reference"]] == [own, base]
+
+
+def test_masses_are_contrasted_at_equal_completions_too(sweep):
+    """The variant trains for ten steps, the run for twelve."""
+    contrasts = pd.read_parquet(sweep / "tables" / "contrasts.parquet")
+    rows = contrasts[contrasts["quantity"] == "OOD mass at equal completions"]
+    assert set(rows["variant"]) == {"free"}
+    curves = pd.read_parquet(sweep / "tables" / "learning_curves.parquet")
+    cell = "stage == 'grpo~ood' and ood_ratio == '0.25' and split == 'ood'"
+    own, base = (curves.query(f"{cell} and variant == '{name}'") for name in ("free", "base"))
+    assert own["step"].tolist() == [0, 5, 10]
+    assert base["step"].tolist() == [0, 10, 12]
+    expected = own["mass"].iloc[-1] - base["mass"].iloc[1]
+    assert rows.set_index("stage")["difference"]["grpo~ood"] == pytest.approx(expected)
 
 
 def test_a_finished_sweep_has_nothing_to_do_and_a_new_variant_only_its_own(sweep):

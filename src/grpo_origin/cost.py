@@ -33,6 +33,7 @@ STAGES = {
     "data_summary": "data",
     "converge": "theory",
     "sampling": "theory",
+    "answers": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",
@@ -223,7 +224,11 @@ def find_rates(
     names = [name for name in (scale or settings.run,) if name in entries]
     if not names and not scale:
         model = settings.model.model_dump()
-        names = [name for name, entry in entries.items() if entry.get("model") == model]
+        names = [
+            name
+            for name, entry in entries.items()
+            if "model" in entry and model == model | entry["model"]
+        ]
     known = entries[names[0]] if names else {}
     values = {name: known[name] for name in Rates.model_fields if name in known}
     values |= {name: value for name, value in given.items() if value is not None}

@@ -14,7 +14,16 @@ from grpo_origin.config.paths import BASE, place_of, rl_stage, stage_of
 from grpo_origin.study import Study
 
 # Rules whose outputs lie at a variant's place; the others are of the run alone.
-PLACED = ("pretraining_data", "prompts", "data_summary", "pretrain", "sft", "rl", "evaluate")
+PLACED = (
+    "pretraining_data",
+    "prompts",
+    "data_summary",
+    "pretrain",
+    "sft",
+    "rl",
+    "evaluate",
+    "answers",
+)
 
 
 def family(study: Study) -> dict[str, Study]:
@@ -81,8 +90,9 @@ def _has(study: Study, cell: Cell, name: str) -> bool:
 def jobs(study: Study) -> dict[str, list[Cell]]:
     """The jobs of a run with its variants by rule, each as the wildcards of its outputs.
 
-    Of a variant only those of files that no earlier one makes, and all evaluations. The workflow
-    plans by it, the cost plan counts it.
+    Of a variant only those of files that no earlier one makes, and all evaluations. Where a variant
+    samples answers, its cells of the run do too, to compare with. The workflow plans by it, the
+    cost plan counts it.
     """
     planned: dict[str, list[Cell]] = {rule: [] for rule in study.grid.jobs}
     for variant, member in family(study).items():
@@ -93,6 +103,9 @@ def jobs(study: Study) -> dict[str, list[Cell]]:
                 for cell in cells
                 if variant == BASE or _is_own(study, variant, rule, cell)
             ]
+    compared = [cell | {"place": place_of(BASE)} for cell in planned["answers"]]
+    both = [*compared, *planned["answers"]]
+    planned["answers"] = list({tuple(cell.values()): cell for cell in both}.values())
     return planned
 
 
@@ -108,5 +121,5 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
         "rl": [rl_stage(str(wildcards.get("trained_on")), str(wildcards.get("method")))],
     }
     if rule not in names:
-        return rule == "evaluate"
+        return rule in ("evaluate", "answers")
     return any(maker(study, variant, cell, name).variant == variant for name in names[rule])

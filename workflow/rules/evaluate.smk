@@ -16,3 +16,24 @@ rule evaluate:
         code=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"
+
+
+# Only where a right answer counts whatever its trace, in the run and in variants: exact masses are of one trace.
+rule answers:
+    input:
+        stages=stages_of_cell,
+        test=data_of("test"),
+    output:
+        PATTERNS.answers(**CELL),
+    log:
+        PATTERNS.log("answers", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "evaluation", "numerics"),
+        stages=stage_names,
+        variant=lambda wildcards: member_of(wildcards).variant,
+        code=code_of("answers"),
+    script:
+        "../scripts/answers.py"

@@ -17,6 +17,10 @@ EVALUATIONS = [
     path for cell in JOBS["evaluate"] for path in files_of_job([PATTERNS.evaluation(**CELL)], cell)
 ]
 PLACES = [cell["place"] for cell in JOBS["evaluate"]]
+ANSWERS = [
+    path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
+]
+ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
@@ -32,9 +36,7 @@ TRAINED_FOLDERS = [
 
 # KL weight of each method, 0 where the law says nothing of its objective.
 BETAS = {
-    variant: {
-        name: method.kl_weight(member.settings.rl) for name, method in member.methods.items()
-    }
+    variant: {name: method.kl_weight(member.settings.rl) for name, method in member.methods.items()}
     for variant, member in FAMILY.items()
 }
 
@@ -49,6 +51,7 @@ rule tables:
     input:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
+        answers=ANSWERS,
     output:
         tables=PATHS.table_files(EVALUATION_TABLES),
         readme=PATHS.tables_readme,
@@ -59,6 +62,7 @@ rule tables:
     params:
         **settings_of("claims"),
         places=PLACES,
+        answer_places=ANSWER_PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -91,6 +95,7 @@ rule claims:
     input:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
+        answers=ANSWERS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
@@ -103,6 +108,7 @@ rule claims:
         **settings_of("claims"),
         runs=GRID.theory_runs,
         places=PLACES,
+        answer_places=ANSWER_PLACES,
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,

@@ -43,12 +43,16 @@ def _pairs(own: Sources, base: Sources) -> pd.DataFrame:
     """A variant against the run's own settings, a row a seed."""
     import pandas as pd
 
+    from grpo_origin.analysis.answers import answer_quantities
     from grpo_origin.analysis.contrasts import differences, equal_completions, quantities
 
     own_masses, masses = (quantities(sources.evaluations) for sources in (own, base))
     parts = [differences(own_masses, masses, ["stage"])]
     if own.curves is not None and base.curves is not None:
         parts.append(equal_completions(own.curves, base.curves, ["stage"]))
+    if own.answers is not None and base.answers is not None:
+        sampled, others = map(answer_quantities, (own.answers, base.answers))
+        parts.append(differences(sampled, others, ["stage"]))
     return pd.concat(parts, ignore_index=True)
 
 

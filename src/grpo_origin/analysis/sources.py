@@ -31,6 +31,7 @@ class Sources:
     """
 
     evaluation_files: Files = ()
+    answer_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()
@@ -46,6 +47,15 @@ class Sources:
         from grpo_origin.analysis.evaluations import read_evaluations
 
         return read_evaluations(self.evaluation_files)
+
+    @cached_property
+    def answers(self) -> pd.DataFrame | None:
+        """Sampled right answers, a row a stage and test prompt; None if none were sampled."""
+        import pandas as pd
+
+        if not self.answer_files:
+            return None
+        return pd.concat(read_table(file).to_pandas() for file in self.answer_files)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -133,17 +143,20 @@ def by_variant(
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
-    `inputs` have evaluations and training (folders), `params` places (whose each evaluation is),
-    trained (variant, axis, seed, ood_ratio, stage of each folder) and claims (settings); `betas`
-    and `budgets` are by variant; what else there is, is of the run itself.
+    `inputs` have evaluations, answers and training (folders), `params` places and answer_places
+    (whose each of these is), trained (variant, axis, seed, ood_ratio, stage of each folder) and
+    claims (settings); `betas` and `budgets` are by variant; what else there is, is of the run
+    itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
     stages = list(zip(params.trained, inputs.training, strict=True))
     files = list(zip(owners, inputs.evaluations, strict=True))
+    sampled = list(zip(map(variant_of, params.answer_places), inputs.answers, strict=True))
     return {
         name: Sources(
             evaluation_files=[file for owner, file in files if owner == name],
+            answer_files=[file for owner, file in sampled if owner == name],
             training=[
                 (axis, seed, ratio, stage, folder)
                 for (owner, axis, seed, ratio, stage), folder in stages

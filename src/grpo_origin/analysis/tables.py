@@ -94,6 +94,18 @@ def _signal_summary(sources: Sources) -> pd.DataFrame:
     return over.reset_index()
 
 
+def _answers(sources: Sources) -> pd.DataFrame:
+    import pandas as pd
+
+    from grpo_origin.analysis.answers import answer_masses
+
+    if sources.answers is None:
+        return pd.DataFrame(
+            columns=[name for name in TABLES["answers"].columns if name != "variant"]
+        )
+    return answer_masses(sources.answers)
+
+
 def _theory_prompts(sources: Sources) -> pd.DataFrame:
     if sources.converged is None:
         raise ValueError("no runs to convergence given")
@@ -212,6 +224,21 @@ TABLES: dict[str, Table] = {
             greedy_accuracy=(NUMBER, "share of prompts that greedy decoding answers right"),
         ),
         lambda sources: sources.of_stages(LEARNING_CURVE),
+    ),
+    "answers": Table(
+        "evaluation",
+        "a cell, stage and split where right answers count whatever their trace, with samples of "
+        "them: none unless `rl.reward` is `answer` here or in a variant",
+        columns(
+            "axis seed ood_ratio stage method trained_on split prompts samples trace_mass "
+            "answer_mass low high",
+            samples=(WHOLE, "completions drawn for each prompt"),
+            trace_mass=(NUMBER, "mean exact mass of the right trace with its answer: lower bound"),
+            answer_mass=(NUMBER, "share of completions that end in the right answer"),
+            low=(NUMBER, "lower end of its 95 % exact interval (Clopper and Pearson)"),
+            high=(NUMBER, "upper end of it"),
+        ),
+        _answers,
     ),
     "signal": Table(
         "evaluation",

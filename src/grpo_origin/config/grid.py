@@ -98,6 +98,7 @@ class Grid:
             "sft": self.cells if self.settings.sft else [],
             "rl": rl,
             "evaluate": self.cells,
+            "answers": self.cells if self.settings.rl.reward == "answer" else [],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,
         }

@@ -106,6 +106,10 @@ class Paths:
         """Exact evaluation of all stages of a cell."""
         return f"{self.cell(axis, seed, ratio)}/evaluation.parquet"
 
+    def answers(self, axis: str, seed: int | str, ratio: str) -> str:
+        """Sampled right answers of all stages of a cell."""
+        return f"{self.cell(axis, seed, ratio)}/answers.parquet"
+
     def theory(
         self, axis: str, seed: int | str, ratio: str, method: str, beta: str, trace: bool = False
     ) -> str:

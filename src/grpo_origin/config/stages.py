@@ -281,6 +281,12 @@ class EvaluationSettings(Section):
 
     prompts: Count = Field(512, description="Test prompts a split, balanced over its tasks.")
     batch_size: Count = Field(512, description="Prompts a forward pass.")
+    answer_prompts: Count = Field(
+        64,
+        description="With `rl.reward: answer` the mass of right answers is sampled: test prompts "
+        "of each of ID and OOD.",
+    )
+    answer_samples: Count = Field(16, description="Completions drawn for each of them.")
 
 
 class NumericsSettings(Section):

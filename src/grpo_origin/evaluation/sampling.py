@@ -1,10 +1,13 @@
-"""Sampling as a check of the exact masses: completions drawn from a model, counted beside ln Q.
+"""Completions drawn from a model: as a check of the exact masses, and where there is no exact one.
 
-The job `sampling` calls `sampling`; `analysis.theory` compares frequencies with masses.
+The job `sampling` calls `sampling`, and `analysis.theory` compares its frequencies with masses. The
+job `answers` calls `answers`: of a right answer after any trace only the part with the right trace
+has an exact mass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +15,22 @@ import numpy as np
 import torch
 
 from grpo_origin.config.notation import SPLITS
+from grpo_origin.config.paths import stage_of
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.jobs.files import write_table
+from grpo_origin.tasks.rewards import TaskReward
+from grpo_origin.tasks.tokenizer import PAD
+from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from grpo_origin.training.model import Decoder
 
 
@@ -33,10 +42,12 @@ def sampled_successes(
     batch_size: int,
     device: torch.device,
     seed: int,
+    right: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """How many of `samples` completions drawn for each row are correct, shape (rows,).
+    """How many of `samples` completions drawn for each row are right, shape (rows,).
 
-    They are drawn at temperature 1 from the full softmax.
+    They are drawn at temperature 1 from the full softmax. `right` says so of row numbers (b,) and
+    their completions (b, T), padded after `<eos>`; without it only the gold completion is right.
     """
     model.to(device).eval()  # type: ignore[arg-type]
     torch.manual_seed(seed)
@@ -57,9 +68,12 @@ def sampled_successes(
                     top_k=0,
                     top_p=1.0,
                 )[:, prompt:].cpu()
-            gold = tokens[chosen, prompt : prompt + drawn.shape[1]]
-            right = (drawn.numpy() == gold).all(1) & (drawn.shape[1] == longest)
-            np.add.at(successes, numbers[chosen], right)
+            if right is None:
+                gold = tokens[chosen, prompt : prompt + drawn.shape[1]]
+                hits = (drawn.numpy() == gold).all(1) & (drawn.shape[1] == longest)
+            else:
+                hits = right(numbers[chosen], drawn.numpy())
+            np.add.at(successes, numbers[chosen], hits)
     return successes
 
 
@@ -85,9 +99,7 @@ def sampling(
 
     device, model, tables = choose_device(numerics, runtime.threads), load_model(folder), []
     for split in SPLITS:
-        table = read_prompts(test, split)
-        last = table.num_rows - 1
-        table = table.take(np.linspace(0, last, min(prompts, table.num_rows)).astype(int))
+        table = _spread(read_prompts(test, split), prompts)
         rows = Sequences(table)
         labels = {
             "axis": axis,
@@ -103,4 +115,64 @@ def sampling(
             sampled_successes(model, rows, samples, evaluation.batch_size, device, seed)
         )
         tables.append(pa.table(columns))
+    write_table(output, pa.concat_tables(tables))
+
+
+def _spread(table: pa.Table, prompts: int) -> pa.Table:
+    """So many prompts of a table, evenly spread over it."""
+    last = table.num_rows - 1
+    return table.take(np.linspace(0, last, min(prompts, table.num_rows)).astype(int))
+
+
+def answers(
+    stages: Mapping[str, str | Path],
+    test: str | Path,
+    output: str | Path,
+    *,
+    axis: str,
+    ratio: str,
+    variant: str,
+    world: World,
+    evaluation: EvaluationSettings,
+    numerics: NumericsSettings,
+    runtime: RuntimeSettings,
+) -> None:
+    """Sample completions of some ID and OOD test prompts from model folders (stage name -> folder).
+
+    Writes a row a stage and prompt: how many of `samples` end in the right answer, whatever their
+    trace, beside ln Q of the completion whose trace is right too.
+    """
+    import pyarrow as pa
+
+    device, tables = choose_device(numerics, runtime.threads), []
+    size, samples = evaluation.batch_size, evaluation.answer_samples
+    parts = [_spread(read_prompts(test, split), evaluation.answer_prompts) for split in SPLITS]
+    table = pa.concat_tables(parts)
+    rows, names = Sequences(table), table["task"].to_pylist()
+    prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(world, "answer")
+
+    def right(numbers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        written = [[int(token) for token in row if token != PAD] for row in drawn]
+        asked = [prompts[i] for i in numbers], written, [names[i] for i in numbers]
+        return np.array(reward(*asked), dtype=int)
+
+    for name, folder in stages.items():
+        model, stage = load_model(folder), stage_of(name)
+        counts = sampled_successes(model, rows, samples, size, device, world.seed, right)
+        place = {"axis": axis, "seed": world.seed, "ood_ratio": ratio, "variant": variant}
+        place |= {"stage": name, "method": stage.method, "trained_on": stage.trained_on}
+        columns = {label: pa.array([value] * rows.size) for label, value in place.items()}
+        columns |= {
+            "split": table["split"].cast(pa.string()),
+            "task": table["task"].cast(pa.string()),
+            "prompt_index": table["prompt_index"],
+            "log_mass": pa.array(exact_mass(model, rows, size, device)[0]),
+            "samples": pa.array([samples] * rows.size),
+            "successes": pa.array(counts),
+        }
+        for label in ("method", "trained_on"):
+            columns[label] = columns[label].cast(pa.string())
+        tables.append(pa.table(columns))
+        share = counts.sum() / (samples * rows.size)
+        print(f"{name}: {share:.4f} of sampled completions end in the right answer", flush=True)
     write_table(output, pa.concat_tables(tables))

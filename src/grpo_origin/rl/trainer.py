@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method, Rollout
-from grpo_origin.tasks.task import Task
-from grpo_origin.tasks.tokenizer import Vocabulary, build_tokenizer
+from grpo_origin.tasks.rewards import TaskReward
+from grpo_origin.tasks.tokenizer import build_tokenizer
 from grpo_origin.tasks.world import World
 from grpo_origin.training.numerics import FiniteGuard
 
@@ -47,38 +45,6 @@ LOGGED = {
     "learning_rate": "learning_rate",
     "seconds": "step_time",
 }
-
-
-# Values of `rl.reward` and what gives them.
-REWARDS = {
-    "exact": Vocabulary.check,
-    "answer": Vocabulary.check_answer,
-    "steps": Vocabulary.share_of_states,
-}
-
-
-class TaskReward:
-    """A reward of completions from their tasks: one of REWARDS, from 0 to 1."""
-
-    def __init__(self, world: World, kind: str = "exact") -> None:
-        self.world, self.vocabulary = world, Vocabulary(world.nodes)
-        self.score, self.__name__ = REWARDS[kind], kind
-
-    def __call__(
-        self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any
-    ) -> list[float]:
-        """Score completions (token lists) of questions (the task's prompts, token lists) of the
-        named tasks.
-        """
-        rewards = np.zeros(len(question))
-        for name in set(task):
-            rows = [i for i, other in enumerate(task) if other == name]
-            checked = Task(TaskSpec.model_validate(name), self.world)
-            asked = np.array([question[i] for i in rows])
-            rewards[rows] = self.score(
-                self.vocabulary, checked, asked, [completion_ids[i] for i in rows]
-            )
-        return rewards.tolist()
 
 
 class MethodHooks(OnlineTrainer):
