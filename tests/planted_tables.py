@@ -63,6 +63,7 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
         "training": _training(settings, draws),
         "learning_curves": _learning(settings, draws),
         "transfer": _transfer(settings, draws),
+        "first_success": _first_success(settings, draws),
         "seed_contrasts": variants,
         "contrasts": _bounds(variants),
         "method_seed_contrasts": methods,
@@ -172,6 +173,17 @@ def _transfer(settings: Settings, draws) -> pd.DataFrame:
         for task in settings.axes[axis].ood
     ]
     return pd.DataFrame(rows)
+
+
+def _first_success(settings: Settings, draws) -> pd.DataFrame:
+    cells = [(a, r) for a in settings.axes for r in settings.axis_ratios(a)]
+    rows = [
+        {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "steps": 60}
+        | {"first": float(draws.integers(1, 60)), "median": 5.0, "before": 0.2, "by": 0.6}
+        for axis, ratio in cells
+        for seed, stage in product(settings.seeds, RL)
+    ]
+    return _with_stage(pd.DataFrame(rows)).assign(moved=True, any=1.0)
 
 
 def _theory(draws) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -57,6 +57,8 @@ def test_masses_before_rl_are_those_of_the_sft_model_in_the_order_of_training(ce
     assert [row["log_mass"] for row in rows] == pytest.approx(expected.tolist(), abs=1e-5)
     for name in ("prompt_index", "task", "split"):
         assert [row[name] for row in rows] == prompts[name].to_pylist()
+    assert [row["step"] for row in rows] == [1 + i // 4 for i in range(48)]
+    assert {row["samples"] for row in rows} == {GROUP}
 
 
 def test_counts_are_those_of_the_training_log(cell):

@@ -73,6 +73,8 @@ def sources(tmp_path_factory) -> Sources:
             for split in ("id", "ood")
         ]
         frame(folder / "learning_curve.parquet", points)
+        prompts = [{"log_mass": -9.0, "step": step, "samples": 3840} for step in (1, 2)]
+        frame(folder / "prompt_mass.parquet", prompts)
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}
     prompt = {"pool": "train", "split": "ood", "prompt_index": 3, "task": "trav;4;A"}
@@ -81,9 +83,12 @@ def sources(tmp_path_factory) -> Sources:
     course += [f"{pool}_{what}" for pool in ("train", "heldout") for what in ("mass", "distance")]
     sample = {"axis": "any name", "seed": 0, "ood_ratio": "0.10", "split": "ood"}
     sample |= {"task": "trav;4;A", "log_mass": np.log(0.5), "samples": 8, "successes": 4}
+    drawn = {"seed": 0, "variant": "base", "stage": "grpo~ood"} | sample
+    drawn |= {"method": "grpo", "trained_on": "ood", "prompt_index": 0}
     reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(
         evaluation_files=[evaluations],
+        answer_files=[frame(root / "answers.parquet", [drawn])],
         training=training,
         runs=[frame(root / "runs.parquet", [run | prompt | masses])],
         traces=[frame(root / "trace.parquet", [run | {"step": 10} | dict.fromkeys(course, 0.5)])],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.sources import STAGE, Sources
 from grpo_origin.analysis.stages import of_base, start_of
-from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, Table, columns
-from grpo_origin.config.paths import BASE
+from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, YES_NO, Table, columns
+from grpo_origin.config.paths import BASE, PROMPT_MASS, TRAINING_LOG
 from grpo_origin.evaluation import table as evaluation_file
 
 if TYPE_CHECKING:
@@ -101,6 +101,24 @@ def _method_contrasts(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.contrasts import contrasts
 
     return contrasts(_method_seed_contrasts(sources), sources.claims)
+
+
+def _first_successes(sources: Sources) -> pd.DataFrame:
+    import pandas as pd
+
+    from grpo_origin.analysis.first_success import COLUMNS, first_successes
+
+    if sources.signal is None:
+        return pd.DataFrame(columns=[*COLUMNS])
+    masses = sources.of_stages(PROMPT_MASS, ["log_mass", "step", "samples"])
+    logs = sources.of_stages(TRAINING_LOG, ["step", "reward_mean"])
+    return first_successes(masses, logs, sources.signal)
+
+
+def _exploration(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.first_success import law_tests
+
+    return law_tests(_first_successes(sources))
 
 
 def _takeoff(sources: Sources) -> pd.DataFrame:
@@ -264,6 +282,36 @@ CLAIM_TABLES: dict[str, Table] = {
         "a seed behind a row of `method_contrasts`",
         columns(_PAIR, **_PAIRED),
         _method_seed_contrasts,
+    ),
+    "first_success": Table(
+        "claims",
+        "an RL stage that samples each prompt once: its first success, and the forecast of it",
+        columns(
+            "axis seed ood_ratio stage method trained_on steps first median before by any moved",
+            steps=(WHOLE, "optimiser steps"),
+            first=(NUMBER, "step of the first rewarded completion; empty if there was none"),
+            median=(NUMBER, "step by which one had a chance of one half; empty if none had"),
+            before=(NUMBER, "forecast chance of one before that step, or in all if none came"),
+            by=(NUMBER, "forecast chance of one by that step, 1 if none came"),
+            any=(NUMBER, "forecast chance of one in all steps"),
+            moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
+        ),
+        _first_successes,
+    ),
+    "exploration": Table(
+        "claims",
+        "a method: its first successes against their forecast distribution (exploration law)",
+        columns(
+            "method stages informative none none_expected moved_without statistic p_value",
+            stages=(WHOLE, "RL stages"),
+            informative=(WHOLE, "those in which it was not all but certain what would come"),
+            none=(WHOLE, "stages without a success"),
+            none_expected=(NUMBER, "their forecast number"),
+            moved_without=(WHOLE, "stages whose weights moved without a success; the law says 0"),
+            statistic=(NUMBER, "distance of Kolmogorov and Smirnov from the forecast"),
+            p_value=(NUMBER, "of a distance at least as large if the law holds"),
+        ),
+        _exploration,
     ),
     "takeoff": Table(
         "claims",

@@ -217,6 +217,12 @@ class RLSettings(Section):
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
         "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
     )
+    seed: Whole = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="Another one draws other completions of the same prompts, from the same model.",
+    )
     learning_rate: Rate = Field(2e-4, description="Peak learning rate (assumption).")
     warmup: Number = Field(
         0.0, ge=0, lt=1, description="Share of the steps that warm up (assumption)."

@@ -166,6 +166,7 @@ class ShownTable(NamedTuple):
 SHOWN_TABLES = {
     "agreement": ShownTable("Agreement with the reference run", "Verdicts here and there"),
     "signal_summary": ShownTable("What RL gains", "What RL had to learn from"),
+    "exploration": ShownTable("Beyond zero", "First successes against their forecast"),
     "takeoff": ShownTable("What RL gains", "Take-off: seeds that learn, where one learns or not"),
     "transcend": ShownTable(
         "Beyond zero", "Does it transcend? OOD prompts that started from about no mass"

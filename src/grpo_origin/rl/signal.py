@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from grpo_origin.config.stages import RLSettings
+
 COUNTS = "signal"  # key in the memory that checkpoints keep
 BATCH_SIZE = 512  # prompts a forward pass
 
@@ -40,10 +42,11 @@ def count(memory: dict[str, Any], rewards: Tensor, plain: int) -> None:
         known[name] += number
 
 
-def prompt_mass(model: Any, prompts: pa.Table, device: torch.device) -> pa.Table:
-    """Exact ln Q (nats) of prompts in their order: columns split, prompt_index, task, log_mass.
+def prompt_mass(model: Any, prompts: pa.Table, device: torch.device, rl: RLSettings) -> pa.Table:
+    """Exact ln Q (nats) of prompts in their order, and when a plain run samples them.
 
-    Draws no random numbers, so training is the same with and without it.
+    Columns split, prompt_index, task, log_mass, step (whose rollouts follow it) and samples (how
+    many these are). Draws no random numbers, so training is the same with and without it.
     """
     import pyarrow as pa
 
@@ -59,6 +62,8 @@ def prompt_mass(model: Any, prompts: pa.Table, device: torch.device) -> pa.Table
             "prompt_index": prompts["prompt_index"],
             "task": prompts["task"].cast(pa.string()),
             "log_mass": log_mass,
+            "step": np.arange(len(log_mass)) // rl.prompts_per_step * rl.iterations + 1,
+            "samples": np.full(len(log_mass), rl.group_size),
         }
     )
 

@@ -77,7 +77,7 @@ def train_rl(
             return
         model = load_model(source)
         prompts = ordered_prompts(prompt_set, trained_on, method, count, data.seed)
-        mass = signal.prompt_mass(model, prompts.slice(0, count), training.device)
+        mass = signal.prompt_mass(model, prompts.slice(0, count), training.device, rl)
         saved = training.checkpoint.load_folder()
         memory = json.loads((saved / MEMORY).read_text(encoding="utf-8")) if saved else {}
         tested = curve_prompts(data, rl.evaluate_prompts)

@@ -47,6 +47,9 @@ LOGGED = {
 }
 
 
+SEEDS_APART = 1_000_003  # of rollouts of one world by `rl.seed`
+
+
 class MethodHooks(OnlineTrainer):
     """Mixin for TRL's online trainers: prompts are token lists, a method has its say at each step.
 
@@ -259,7 +262,7 @@ def trainer_config(
         "gradient_checkpointing": False,
         "bf16": numerics.precision == "bfloat16",
         "use_cpu": device.type == "cpu",
-        "seed": seed,
+        "seed": (seed + SEEDS_APART * rl.seed) % 2**32,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "no",

@@ -9,6 +9,7 @@ from grpo_origin.config.schema import Settings
 from grpo_origin.report.figures import (
     contrasts,
     exposure,
+    first_success,
     gains,
     methods,
     theory,
@@ -24,6 +25,7 @@ __all__ = [
     "contrasts",
     "exposure",
     "figures_of",
+    "first_success",
     "gains",
     "methods",
     "theory",
