@@ -7,7 +7,7 @@ rather than opening it as something else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
@@ -50,6 +50,7 @@ class AlibiConfig(SmolLM3Config):
     """Its own type, so that nothing opens such a model as one without any positions."""
 
     model_type = ALIBI
+    auto_map: ClassVar[dict[str, str]] = {}  # TRL asks for it where transformers lacks the class
 
 
 class AlibiForCausalLM(SmolLM3ForCausalLM):
