@@ -21,6 +21,7 @@ ABOVE = [
     "kept",
     "cell",
     "cost",
+    "show",
     "cli",
     "__main__",
 ]  # single modules on top of all rooms

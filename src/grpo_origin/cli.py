@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from grpo_origin import cost
+    from grpo_origin import cost, show
     from grpo_origin.forecast import command as forecast
 
     parser = argparse.ArgumentParser(prog="grpo-origin", description=__doc__.splitlines()[0])
@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one step of a cell again, in this process")
     stage.add_argument("name", help="data, pretrain, sft, an RL stage such as grpo~ood, evaluate")
     stage.set_defaults(run=_stage)
+
+    shown = commands.add_parser("show", help="what the models of a cell write on a test prompt")
+    shown.set_defaults(run=_show)
+    show.add_arguments(shown)
 
     plan = commands.add_parser("cost", help="what a run will cost: jobs, hours, disk")
     plan.set_defaults(run=lambda options: cost.run(options, SHIPPED))
@@ -70,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("first", help="run folder such as results/laptop")
     compare.add_argument("second", help="another one, or reference")
 
-    for command in (cell, stage):
+    for command in (cell, stage, shown):
         command.add_argument("--axis", required=True)
         command.add_argument("--seed", required=True)
         command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
         command.add_argument("--variant", default="base", help="variant (default: the run itself)")
-    for command in (cell, stage, plan, seeds):
+    for command in (cell, stage, shown, plan, seeds):
         command.add_argument(
             "--config",
             action="append",
@@ -110,6 +114,18 @@ def _stage(options: argparse.Namespace) -> None:
     from grpo_origin.cell import run_stage
 
     run_stage(study, paths, options.axis, int(options.seed), options.ratio, options.name)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from grpo_origin.show import show
+
+    study, paths = _open_variant(options)
+    known = [stage.name for stage in study.grid.stages]
+    stages = options.stage or known
+    for name in stages:
+        _one_of("stage", name, known)
+    place = options.axis, int(options.seed), options.ratio
+    print(show(study, paths, place, stages, options.split, options.prompt, options.samples))
 
 
 def _seeds(options: argparse.Namespace) -> None:
