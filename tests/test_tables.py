@@ -27,6 +27,7 @@ SAMPLED = {
     "contrast_share": 0.01,
     "expected_successes": 2.5,
     "any_success": 0.9,
+    "gold_tokens": 5,
     "moved": True,
 }
 LEDGER_ROW = [

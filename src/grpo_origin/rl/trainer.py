@@ -65,11 +65,21 @@ class TaskReward:
         self.score, self.__name__ = REWARDS[kind], kind
 
     def __call__(
-        self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any
+        self,
+        question: list[list[int]],
+        completion_ids: list[list[int]],
+        task: list[str],
+        given: list[list[int]] | None = None,
+        **_: Any,
     ) -> list[float]:
         """Score completions (token lists) of questions (the task's prompts, token lists) of the
         named tasks.
+
+        What was `given` of a completion (token lists) is judged with it, as its beginning.
         """
+        if given is not None:
+            pairs = zip(given, completion_ids, strict=True)
+            completion_ids = [[*start, *rest] for start, rest in pairs]
         rewards = np.zeros(len(question))
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
@@ -119,6 +129,8 @@ class MethodHooks(OnlineTrainer):
         self.scored = completion_ids_list, rewards[:, 0]
         plain = sum(row["question"] == row["prompt"] for row in inputs)
         signal.count(self.memory, rewards[:, 0].view(-1, self.num_generations), plain)
+        groups = inputs[:: self.num_generations]
+        signal.show(self.memory, [row.get("given", ()) for row in groups])
         return rewards
 
     def sample(self, inputs: list[dict[str, Any]]) -> Rollout:
@@ -135,6 +147,20 @@ class MethodHooks(OnlineTrainer):
         completions = self._generate(prompts)[1]
         texts = [""] * len(prompts)
         return completions, self._calculate_rewards(inputs, prompts, texts, completions)[:, 0]
+
+    def show(self, gold: list[list[int]]) -> None:
+        """Count gold completions (token lists) that the method trains on."""
+        signal.show(self.memory, gold)
+
+    def log_probs_of(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Log-probabilities (B, T) of a batch's completions under the policy as it stands."""
+        ids, seen = (
+            torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], 1)
+            for kind in ("ids", "mask")
+        )
+        length = batch["completion_ids"].shape[1]
+        with torch.no_grad():
+            return self._get_per_token_logps_and_entropies(self.model, ids, seen, length)[0]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         rollout = self.method.rollout(self, inputs)
