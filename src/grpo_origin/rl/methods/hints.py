@@ -33,8 +33,9 @@ class Hints(Method):
         size = trainer.num_generations
         draws = np.random.default_rng([trainer.args.seed, trainer.state.global_step])
         hinted = (draws.random(len(inputs) // size) < self.share).repeat(size)
-        lengths = [self.hint(row) * hint for row, hint in zip(inputs, hinted, strict=True)]
-        return trainer.sample([given(*pair) for pair in zip(inputs, lengths, strict=True)])
+        lengths = [self.hint(row) if hint else 0 for row, hint in zip(inputs, hinted, strict=True)]
+        rows = [given(row, length) for row, length in zip(inputs, lengths, strict=True)]
+        return trainer.sample(rows)
 
     @staticmethod
     def hint(row: dict[str, Any]) -> int:
