@@ -243,6 +243,5 @@ def test_a_control_rises_where_grpo_cannot_move(cell, tmp_path):
         ends[name] = np.exp(exact_mass(trainer.model, rows, 64, CPU)[0]).mean()
         now = trainer.model.state_dict()
         moved[name] = not all(torch.equal(now[key], weights[key]) for key in weights)
-        print("E2E", name, np.exp(before).mean(), ends[name], trainer.memory["signal"])
     assert moved == {"grpo": False, "luffy": True}
     assert ends["luffy"] > 0.1
