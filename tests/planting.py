@@ -148,6 +148,7 @@ def signal(chances, *, axis="any name", ratio="0", stage="grpo~ood", moved=False
             "contrast_share": 0.01 * moved,
             "expected_successes": -np.log1p(-chance),
             "any_success": chance,
+            "gold_tokens": 0,
             "moved": moved,
         }
         for seed, chance in enumerate(chances)

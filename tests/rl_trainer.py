@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
+from grpo_origin.config.stages import RLSettings
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import Method, Rollout
 from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
@@ -21,16 +23,26 @@ STAGE = "grpo~ood"
 
 
 def trainer_of(
-    cell: Path, folder: Path, method: Method, device: torch.device = CPU, **changes: Any
+    cell: Path,
+    folder: Path,
+    method: Method,
+    device: torch.device = CPU,
+    repeats: int = 1,
+    **changes: Any,
 ) -> MethodHooks:
-    """The trainer of a method on the OOD prompts of the tiny cell, from its SFT model."""
-    settings = tiny(**changes)
+    """The trainer of a method on the OOD prompts of the tiny cell, from its SFT model.
+
+    The prompts are those of twelve steps, `repeats` times over.
+    """
+    settings = tiny(**{key: value for key, value in changes.items() if key != "rl"})
+    prompts = ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
+    rl = RLSettings.model_validate(settings.rl.model_dump() | changes.get("rl", {}))
     return make_trainer(
         method,
         load_model(cell / "sft"),
-        prompt_dataset(ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0)),
+        prompt_dataset(pa.concat_tables([prompts] * repeats)),
         world=World(8, 0),
-        rl=method.settings(settings.rl),
+        rl=method.settings(rl),
         numerics=settings.numerics,
         device=device,
         folder=folder,

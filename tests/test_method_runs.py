@@ -41,6 +41,7 @@ def test_a_method_of_other_settings_is_plain_grpo_under_them(cell, tmp_path, nam
 
 
 RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curriculum", "rloo"]
+RESUMED += ["hints", "luffy", "reverse_curriculum"]
 
 
 @pytest.mark.parametrize("name", RESUMED)

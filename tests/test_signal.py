@@ -77,7 +77,8 @@ def test_what_was_to_be_expected_follows_from_the_masses(cell):
     assert row["expected_successes"] == pytest.approx(GROUP * np.exp(log_mass).sum())
     assert row["any_success"] == pytest.approx(1 - np.prod((1 - np.exp(log_mass)) ** GROUP))
     few = signal.summary(
-        dict.fromkeys(("completions", "plain"), 8) | {"rewarded": 0, "groups": 2, "contrasts": 0},
+        dict.fromkeys(("completions", "plain"), 8)
+        | {"rewarded": 0, "groups": 2, "contrasts": 0, "gold_tokens": 0},
         np.log([0.001, 0.003]),
         from_mass=True,
         moved=False,

@@ -27,6 +27,7 @@ SAMPLED = {
     "contrast_share": 0.01,
     "expected_successes": 2.5,
     "any_success": 0.9,
+    "gold_tokens": 5,
     "moved": True,
 }
 LEDGER_ROW = [
@@ -234,6 +235,19 @@ def test_zero_mass_follows_from_the_budget(sources):
     assert f"mass < {sampled['grpo']:.2g}" in " ".join(make_table("claims", sources)["cells"])
 
 
+def test_a_control_of_one_variant_is_that_of_all(sources):
+    """Informed are stages that were shown gold tokens, and variants whose SFT saw OOD samples."""
+    informed = sources.informed
+    assert informed.values.tolist() == [["any name", "0.10", "grpo"]]
+    assert Sources().informed.empty
+    quiet = replace(sources, training=())
+    table = make_table("transcend", {"base": quiet, "shown": replace(quiet, demonstrations=4)})
+    assert set(table["variant"]) == {"base", "shown"}
+    assert (table["informed"] == (table["variant"] == "shown")).all()
+    assert set(table["assay"]) == {"not shown"}
+    assert set(make_table("transcend", quiet)["assay"]) == {"no control"}
+
+
 def test_the_summary_of_the_signal_is_over_seeds(tmp_path):
     places = []
     for seed, moved in ((0, True), (1, False)):
@@ -243,5 +257,6 @@ def test_the_summary_of_the_signal_is_over_seeds(tmp_path):
     row = make_table("signal_summary", Sources(training=places)).iloc[0]
     assert row[["seeds", "completions", "rewarded", "moved"]].tolist() == [2, 2 * 7680, 6, 1]
     assert row["expected_successes"] == 5.0
+    assert row["gold_tokens"] == 2 * 5
     assert row["any_success"] == pytest.approx(0.75)
     assert row["contrast_share"] == pytest.approx(0.01)

@@ -8,7 +8,7 @@ import pytest
 
 from grpo_origin.analysis.stages import with_method
 from grpo_origin.analysis.tables import of_method
-from grpo_origin.analysis.transcend import transcend
+from grpo_origin.analysis.transcend import assay, transcend
 from grpo_origin.config.schema import ClaimsSettings
 
 PROMPTS, SEEDS, ZERO_MASS = 200, 6, 1e-4
@@ -122,6 +122,37 @@ def test_before_after_and_gain_are_means_over_seeds():
     assert row["before"] == pytest.approx(1e-6)
     assert row["after"] == pytest.approx(0.5)
     assert row["gain"] == pytest.approx(row["after"] - row["before"])
+
+
+def test_an_absence_counts_only_where_something_informed_rises():
+    table = transcend(planted({"raft~ood": (0.5, 0.55, 0.6) * 2}), SETTINGS, BOTH)
+
+    def answer(method: str | None) -> dict[str, set[str]]:
+        rows = table.assign(informed=table["method"] == method)
+        rows["assay"] = assay(rows, SETTINGS.negligible)
+        return {ratio: set(part["assay"]) for ratio, part in rows.groupby("ood_ratio")}
+
+    assert answer(None) == {"0": {"no control"}, "0.1": {"no control"}}
+    assert answer("raft") == {"0": {"not shown"}, "0.1": {"sensitive"}}
+    assert answer("grpo") == {"0": {"not shown"}, "0.1": {"not shown"}}
+
+
+def test_a_rise_on_average_that_the_lower_bound_does_not_show_is_none():
+    table = transcend(planted({"raft~ood": (0.9, 1e-6, 1e-6) * 2}), SETTINGS, BOTH)
+    rows = table.assign(informed=table["method"] == "raft")
+    assert set(assay(rows, SETTINGS.negligible)) == {"not shown"}
+
+
+def test_demonstrations_in_sft_are_judged_with_rl():
+    """The start is then the pretrained model, though SFT has moved these prompts."""
+    table = planted({"sft": (0.4,) * SEEDS, "raft~ood": (0.5, 0.55, 0.6) * 2})
+    plain = transcend(table, SETTINGS, {"raft": ZERO_MASS}).query("ood_ratio == '0.1'")
+    assert plain.empty
+    row = transcend(table, SETTINGS, {"raft": ZERO_MASS}, demonstrated=True)
+    row = row.query("ood_ratio == '0.1'").iloc[0]
+    assert row["before"] == pytest.approx(1e-6)
+    assert row["gain"] == pytest.approx(0.55 - 1e-6)
+    assert (row["hidden"], row["transcends"]) == (0, "yes")
 
 
 def test_rows_of_a_method_are_its_stages_and_those_before_rl():

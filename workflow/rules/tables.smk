@@ -46,6 +46,12 @@ BUDGETS = {
     for variant, member in FAMILY.items()
 }
 
+# OOD samples that SFT is shown.
+DEMONSTRATIONS = {
+    variant: member.settings.sft.counts["ood"] if member.settings.sft else 0
+    for variant, member in FAMILY.items()
+}
+
 
 rule tables:
     input:
@@ -112,6 +118,7 @@ rule claims:
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,
+        demonstrations=DEMONSTRATIONS,
         reference=content_fingerprint(REFERENCE[0]) if IS_COMPARED else None,
         code=code_of("claims"),
     script:

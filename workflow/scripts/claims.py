@@ -10,6 +10,7 @@ with job(snakemake, "claims"):
         params,
         params.betas,
         params.budgets,
+        params.demonstrations,
         runs=inputs.runs,
         reference=next(iter(inputs.reference), ""),
     )

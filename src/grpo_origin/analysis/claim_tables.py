@@ -33,10 +33,22 @@ def _agreement(sources: Sources) -> pd.DataFrame:
     return agreement(sources.ledger, of_base(read_table(sources.reference).to_pandas()))
 
 
-def _transcend(sources: Sources) -> pd.DataFrame:
-    from grpo_origin.analysis.transcend import transcend
+def _transcend(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    """Of all variants together, since the control of one is the control of all."""
+    import pandas as pd
 
-    return transcend(sources.evaluations, sources.claims, sources.zero_masses)
+    from grpo_origin.analysis.transcend import assay, transcend
+
+    parts = []
+    for variant, own in variants.items():
+        demonstrated = own.demonstrations > 0
+        table = transcend(own.evaluations, own.claims, own.zero_masses, demonstrated)
+        shown = pd.MultiIndex.from_frame(own.informed)
+        cells = pd.MultiIndex.from_frame(table[list(own.informed.columns)])
+        informed = cells.isin(shown) | demonstrated
+        parts.append(table.assign(variant=variant, informed=informed))
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return table.assign(assay=assay(table, variants[BASE].claims.negligible))
 
 
 def _pairs(own: Sources, base: Sources) -> pd.DataFrame:
@@ -112,7 +124,10 @@ def _first_successes(sources: Sources) -> pd.DataFrame:
         return pd.DataFrame(columns=[*COLUMNS])
     masses = sources.of_stages(PROMPT_MASS, ["log_mass", "step", "samples"])
     logs = sources.of_stages(TRAINING_LOG, ["step", "reward_mean"])
-    return first_successes(masses, logs, sources.signal)
+    # Where anything but exact matches is rewarded, weights may move before the first of them.
+    of_the_law = [name for name, beta in sources.betas.items() if beta]
+    signal = sources.signal[sources.signal["method"].isin(of_the_law)]
+    return first_successes(masses, logs, signal)
 
 
 def _exploration(sources: Sources) -> pd.DataFrame:
@@ -233,12 +248,16 @@ CLAIM_TABLES: dict[str, Table] = {
         "claims",
         "an RL stage, axis and OOD ratio: OOD prompts that started from about no mass",
         columns(
-            "method trained_on axis ood_ratio seeds prompts hidden before after gain low high "
-            "raised raised_at_most transcends",
+            "method trained_on axis ood_ratio informed seeds prompts hidden before after gain low "
+            "high raised raised_at_most transcends assay",
             method=(TEXT, "RL method"),
             trained_on=(TEXT, "split of the prompts that RL trained on"),
+            informed=(YES_NO, "whether RL or SFT was shown right completions of OOD prompts"),
             hidden=(WHOLE, "prompts left out: the pretrained model had mass that SFT took"),
-            before=(NUMBER, "mass after SFT, mean over seeds of the seeds' means"),
+            before=(
+                NUMBER,
+                "mass after SFT, before it if SFT saw OOD samples; mean over seeds of their means",
+            ),
             after=(NUMBER, "mass after RL, mean over seeds of the seeds' means"),
             gain=(NUMBER, "after minus before"),
             low=(NUMBER, "lower one-sided bound of the gain, at the error of the look"),
@@ -246,8 +265,13 @@ CLAIM_TABLES: dict[str, Table] = {
             raised=(NUMBER, "share of prompts that end at least partly right, mean over seeds"),
             raised_at_most=(NUMBER, "upper one-sided bound of `raised`"),
             transcends=(TEXT, "yes, no or unclear: whether the gain is more than negligible"),
+            assay=(
+                TEXT,
+                "sensitive: something informed rises here, so `no` counts; not shown: nothing "
+                "informed does; no control: nothing informed ran",
+            ),
         ),
-        _transcend,
+        contrast=_transcend,
     ),
     "contrasts": Table(
         "claims",

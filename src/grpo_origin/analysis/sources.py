@@ -26,8 +26,8 @@ class Sources:
 
     `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
     weight of each method, in their order, 0 where the law says nothing of its objective, `budget`
-    the completions that an RL stage samples, and `reference` the ledger that the run's is compared
-    with, none if empty.
+    the completions that an RL stage samples, `demonstrations` the OOD samples that SFT is shown,
+    and `reference` the ledger that the run's is compared with, none if empty.
     """
 
     evaluation_files: Files = ()
@@ -39,6 +39,7 @@ class Sources:
     claims: ClaimsSettings = field(default_factory=ClaimsSettings)
     betas: Mapping[str, float] = field(default_factory=dict)
     budget: int = 1
+    demonstrations: int = 0
     reference: str | Path = ""
 
     @cached_property
@@ -120,6 +121,16 @@ class Sources:
         return {name: budget_mass(count, self.claims.chance) for name, count in budgets.items()}
 
     @cached_property
+    def informed(self) -> pd.DataFrame:
+        """Methods whose stages were shown gold tokens: columns axis, ood_ratio, method."""
+        import pandas as pd
+
+        keys = ["axis", "ood_ratio", "method"]
+        if self.signal is None:
+            return pd.DataFrame(columns=keys)
+        return self.signal.loc[self.signal["gold_tokens"] > 0, keys].drop_duplicates()
+
+    @cached_property
     def ledger(self) -> pd.DataFrame:
         """The claims ledgers of all methods."""
         from grpo_origin.analysis.ledger import ledgers
@@ -139,14 +150,15 @@ def by_variant(
     params: Any,
     betas: Mapping[str, Mapping[str, float]] | None = None,
     budgets: Mapping[str, int] | None = None,
+    demonstrations: Mapping[str, int] | None = None,
     **of_the_run: Any,
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
     `inputs` have evaluations, answers and training (folders), `params` places and answer_places
     (whose each of these is), trained (variant, axis, seed, ood_ratio, stage of each folder) and
-    claims (settings); `betas` and `budgets` are by variant; what else there is, is of the run
-    itself.
+    claims (settings); `betas`, `budgets` and `demonstrations` are by variant; what else there is,
+    is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
@@ -165,6 +177,7 @@ def by_variant(
             claims=claims,
             betas=(betas or {}).get(name, {}),
             budget=(budgets or {}).get(name, 1),
+            demonstrations=(demonstrations or {}).get(name, 0),
             **(of_the_run if name == BASE else {}),
         )
         for name in dict.fromkeys(owners)

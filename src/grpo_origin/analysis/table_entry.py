@@ -62,7 +62,7 @@ class Table:
 
     `group` is the job that makes it: `evaluation`, `theory` or `claims`. `converged` marks tables
     that only runs with RL to convergence have. `make` is asked for each variant by itself and
-    leaves its name out; what compares variants has `contrast` instead, of all of them by name.
+    leaves its name out; what judges variants by each other has `contrast`, of all of them by name.
     """
 
     group: str

@@ -87,6 +87,7 @@ def _signal_summary(sources: Sources) -> pd.DataFrame:
         completions=("completions", "sum"),
         rewarded=("rewarded", "sum"),
         contrast_share=("contrast_share", "mean"),
+        gold_tokens=("gold_tokens", "sum"),
         moved=("moved", "sum"),
     )
     over["expected_successes"] = groups["expected_successes"].sum(min_count=1)
@@ -245,7 +246,7 @@ TABLES: dict[str, Table] = {
         "an RL stage: what could be sampled, what was rewarded, whether it learnt anything",
         columns(
             "axis seed ood_ratio stage method trained_on completions rewarded contrast_share "
-            "expected_successes any_success moved",
+            "expected_successes any_success gold_tokens moved",
             completions=(WHOLE, "completions sampled in all"),
             rewarded=(WHOLE, "those among them that got the full reward"),
             contrast_share=(NUMBER, "share of groups that held right and wrong completions"),
@@ -254,6 +255,7 @@ TABLES: dict[str, Table] = {
                 "matches expected of the SFT model, if rewarded at temperature 1",
             ),
             any_success=(NUMBER, "probability of at least one match by the SFT model; likewise"),
+            gold_tokens=(WHOLE, "tokens of right completions that the method was shown"),
             moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
         ),
         lambda sources: sources.of_stages(SIGNAL),
@@ -263,12 +265,13 @@ TABLES: dict[str, Table] = {
         "an axis, OOD ratio and RL stage: what its seeds had to learn from",
         columns(
             "axis ood_ratio stage method trained_on seeds completions rewarded contrast_share "
-            "expected_successes any_success moved",
+            "expected_successes any_success gold_tokens moved",
             completions=(WHOLE, "completions sampled, all seeds together"),
             rewarded=(WHOLE, "those among them that got the full reward"),
             contrast_share=(NUMBER, "share of groups that held right and wrong ones; mean"),
             expected_successes=(NUMBER, "matches expected of the SFT models, all seeds together"),
             any_success=(NUMBER, "probability of at least one match in any seed"),
+            gold_tokens=(WHOLE, "tokens of right completions shown, all seeds together"),
             moved=(WHOLE, "seeds in which any weight differs from the SFT model's"),
         ),
         _signal_summary,

@@ -1,6 +1,7 @@
 """Does it transcend? What RL makes of OOD prompts that started from about no mass.
 
-A table of the run; the rules are those of `claims`, so their settings are too.
+A table of the run; the rules are those of `claims`, so their settings are too. An absence counts
+only where something that was shown right completions, a positive control, does rise.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ COLUMNS = (
 
 
 def transcend(
-    evaluations: pd.DataFrame, settings: ClaimsSettings, zero_masses: Mapping[str, float]
+    evaluations: pd.DataFrame,
+    settings: ClaimsSettings,
+    zero_masses: Mapping[str, float],
+    demonstrated: bool = False,
 ) -> pd.DataFrame:
     """One row a method, training split, axis and ratio, on prompts that started from about none.
 
     `zero_masses` are the methods to show and the mass below which each counts it as about none,
-    both in the pretrained model and after SFT, where RL starts. Seeds with fewer than
-    `band_prompts` such prompts don't count. Columns:
+    both in the pretrained model and after SFT, where RL starts. Where SFT was `demonstrated` OOD
+    samples, it is part of what is judged, and the start is the pretrained model. Seeds with fewer
+    than `band_prompts` such prompts don't count. Columns:
 
     - seeds, prompts: those that count; hidden: prompts left out since the pretrained model had
       them (SFT took their mass);
@@ -43,6 +48,9 @@ def transcend(
     """
     pairs = prompt_gains(evaluations)
     pairs = pairs[pairs["split"] == "ood"]
+    if demonstrated:
+        gain = pairs["mass_after"] - pairs["mass_pretrained"]
+        pairs = pairs.assign(mass_before=pairs["mass_pretrained"], gain=gain)
     look = look_of(evaluations["seed"].nunique(), settings)
     pairs = pairs.assign(raised=pairs["mass_after"] > settings.partial[0])
     rows: list[Row] = []
@@ -58,6 +66,21 @@ def transcend(
                 if effects["prompts"] or effects["hidden"]:
                     rows.append(where | effects)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def assay(rows: pd.DataFrame, negligible: float) -> pd.Series:
+    """Whether a rise would have been seen where each row of the table stands.
+
+    `rows` are those of `transcend` of all variants, with a column `informed`: whether the model was
+    shown right completions. On the row's axis and ratio: `sensitive` if the lower bound of some
+    informed row's gain is above `negligible`, `not shown` if that of none is, `no control` if there
+    is none.
+    """
+    controls = rows[rows["informed"]].groupby(["axis", "ood_ratio"], observed=True)["low"].max()
+    best = {cell: low > negligible for cell, low in controls.items()}
+    names = {True: "sensitive", False: "not shown", None: "no control"}
+    cells = zip(rows["axis"], rows["ood_ratio"], strict=True)
+    return pd.Series([names[best.get(cell)] for cell in cells], rows.index, dtype="str")
 
 
 def _effects(started: pd.DataFrame, settings: ClaimsSettings, look: Look | None) -> Row:

@@ -39,9 +39,11 @@ class Rollout:
     """
 
     inputs: list[dict[str, Any]]
-    """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`."""
+    """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`; `given` if a method
+    put a part of the gold completion behind the prompt.
+    """
     completions: list[list[int]]
-    """Token lists (B), `<eos>` included where it was sampled."""
+    """Token lists (B) as sampled, after what was given; `<eos>` included where it was sampled."""
     rewards: Tensor
     """Rewards by `rl.reward` (B,): exact matches, 0 or 1, or what else it says."""
     batch: dict[str, Any]
@@ -116,10 +118,11 @@ class Rollout:
     def steps(self) -> list[list[bool]]:
         """Which steps of each completion are right, in their places.
 
-        A step is a block `<think> state` or `<answer> state <eos>`.
+        A step is a block `<think> state` or `<answer> state <eos>`; one that was given is right.
         """
         verdicts = []
-        for row, completion in zip(self.inputs, self.completions, strict=True):
+        for row, sampled in zip(self.inputs, self.completions, strict=True):
+            completion = [*row.get("given", ()), *sampled]
             spec, gold = TaskSpec.model_validate(row["task"]), row["gold"]
             width, last = 1 + spec.length, len(spec.operations) - 1
             ends = [
@@ -130,6 +133,15 @@ class Rollout:
                 [completion[i * width : end] == gold[i * width : end] for i, end in enumerate(ends)]
             )
         return verdicts
+
+
+def given(row: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """A row of the prompt set with so many tokens of the gold completion behind its prompt.
+
+    A completion is then the rest; rewards and `Rollout.steps` judge the whole.
+    """
+    start = row["gold"][:tokens]
+    return row | {"prompt": [*row["question"], *start], "given": start}
 
 
 # How TRL makes rewards relative to their group: `scale_rewards` -> over the standard deviation.

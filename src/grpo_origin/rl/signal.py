@@ -1,4 +1,4 @@
-"""What signal an RL stage had: what could be sampled, what was rewarded, whether weights moved.
+"""What signal an RL stage had: what could be sampled, what was rewarded or shown, what moved.
 
 Written by `stage` beside the model, in two files: `prompt_mass.parquet`, a row a training prompt,
 and `signal.parquet`, one row. The trainer counts here whatever it samples. Knows nothing of methods
@@ -7,6 +7,7 @@ and verdicts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,9 +38,18 @@ def count(memory: dict[str, Any], rewards: Tensor, plain: int) -> None:
         "groups": len(rewards),
         "contrasts": int((rewards != rewards[:, :1]).any(1).sum()),
     }
-    known = memory.setdefault(COUNTS, dict.fromkeys(counts, 0))
+    _add(memory, counts)
+
+
+def show(memory: dict[str, Any], gold: Iterable[Sequence[int]]) -> None:
+    """Add gold completions, or parts of them (token lists), that training was shown."""
+    _add(memory, {"gold_tokens": sum(map(len, gold))})
+
+
+def _add(memory: dict[str, Any], counts: dict[str, int]) -> None:
+    known = memory.setdefault(COUNTS, {})
     for name, number in counts.items():
-        known[name] += number
+        known[name] = known.get(name, 0) + number
 
 
 def prompt_mass(model: Any, prompts: pa.Table, device: torch.device, rl: RLSettings) -> pa.Table:
@@ -85,6 +95,7 @@ def summary(counts: dict[str, int], log_mass: np.ndarray, from_mass: bool, moved
         "contrast_share": counts["contrasts"] / counts["groups"],
         "expected_successes": expected_successes(log_mass, samples) if from_mass else None,
         "any_success": any_success(log_mass, samples) if from_mass else None,
+        "gold_tokens": counts["gold_tokens"],
         "moved": moved,
     }
     numbers = ("contrast_share", "expected_successes", "any_success")

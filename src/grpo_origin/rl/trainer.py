@@ -88,6 +88,8 @@ class MethodHooks(OnlineTrainer):
         self.scored = completion_ids_list, rewards[:, 0]
         plain = sum(row["question"] == row["prompt"] for row in inputs)
         signal.count(self.memory, rewards[:, 0].view(-1, self.num_generations), plain)
+        groups = inputs[:: self.num_generations]
+        signal.show(self.memory, [row.get("given", ()) for row in groups])
         return rewards
 
     def sample(self, inputs: list[dict[str, Any]]) -> Rollout:
@@ -104,6 +106,20 @@ class MethodHooks(OnlineTrainer):
         completions = self._generate(prompts)[1]
         texts = [""] * len(prompts)
         return completions, self._calculate_rewards(inputs, prompts, texts, completions)[:, 0]
+
+    def show(self, gold: list[list[int]]) -> None:
+        """Count gold completions (token lists) that the method trains on."""
+        signal.show(self.memory, gold)
+
+    def log_probs_of(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Log-probabilities (B, T) of a batch's completions under the policy as it stands."""
+        ids, seen = (
+            torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], 1)
+            for kind in ("ids", "mask")
+        )
+        length = batch["completion_ids"].shape[1]
+        with torch.no_grad():
+            return self._get_per_token_logps_and_entropies(self.model, ids, seen, length)[0]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         rollout = self.method.rollout(self, inputs)

@@ -31,11 +31,21 @@ class TaskReward:
         self.score, self.__name__ = REWARDS[kind], kind
 
     def __call__(
-        self, question: list[list[int]], completion_ids: list[list[int]], task: list[str], **_: Any
+        self,
+        question: list[list[int]],
+        completion_ids: list[list[int]],
+        task: list[str],
+        given: list[list[int]] | None = None,
+        **_: Any,
     ) -> list[float]:
         """Score completions (token lists) of questions (the task's prompts, token lists) of the
         named tasks.
+
+        What was `given` of a completion (token lists) is judged with it, as its beginning.
         """
+        if given is not None:
+            pairs = zip(given, completion_ids, strict=True)
+            completion_ids = [[*start, *rest] for start, rest in pairs]
         rewards = np.zeros(len(question))
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
