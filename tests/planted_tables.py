@@ -183,7 +183,7 @@ def _first_success(settings: Settings, draws) -> pd.DataFrame:
         for axis, ratio in cells
         for seed, stage in product(settings.seeds, RL)
     ]
-    return _with_stage(pd.DataFrame(rows)).assign(moved=True, any=1.0)
+    return _with_stage(pd.DataFrame(rows)).assign(moved=True, any=1.0, surest=0.4)
 
 
 def _theory(draws) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_origin.analysis.first_success import COLUMNS, first_successes, law_tests, uniforms
+from grpo_origin.analysis.first_success import (
+    COLUMNS,
+    first_successes,
+    in_doubt,
+    law_tests,
+    uniforms,
+)
 from grpo_origin.report.figures import ENTRIES
 
 STEPS, PROMPTS, GROUP = 20, 4, 8
@@ -47,6 +53,7 @@ def test_chances_by_hand():
 
     late = row(0.0, 0.5)
     both = 1 - 0.81 * 0.25
+    assert late["surest"] == pytest.approx(0.81 * 0.75)  # a success in the second step
     assert (late["first"], late["median"], late["steps"]) == (2, 2, 2)
     assert [late["before"], late["by"], late["any"]] == pytest.approx([0.19, both, both])
     early = row(0.5, 0.0)
@@ -89,7 +96,18 @@ def test_the_law_is_rejected_where_masses_are_wrong(true):
     table = first_successes(*stages(200, np.random.default_rng(2), masses=(1e-5, 2e-3), true=true))
     (row,) = law_tests(table).to_dict("records")
     assert row["p_value"] < 0.01
-    assert row["informative"] > 150
+    assert row["in_doubt"] > 150
+
+
+def test_stages_all_but_certain_to_succeed_or_not_test_nothing():
+    draws = np.random.default_rng(5)
+    sure = pd.concat(
+        first_successes(*stages(5, draws, masses=masses)).assign(method=name)
+        for name, masses in {"hopeless": (1e-12, 1e-11), "easy": (0.9, 0.99)}.items()
+    )
+    assert law_tests(sure)["in_doubt"].tolist() == [0, 0]
+    assert law_tests(sure)["p_value"].isna().all()
+    assert law_tests(sure)["none"].tolist() == [5, 0]
 
 
 def test_places_in_the_forecast_are_the_same_every_time():
@@ -100,7 +118,8 @@ def test_places_in_the_forecast_are_the_same_every_time():
 def test_figure_has_every_stage_in_both_panels():
     table = first_successes(*stages(30, np.random.default_rng(4), masses=(1e-5, 2e-3)))
     left, right = ENTRIES["first_success"].figure({"first_success": table}).axes
-    assert sorted(left.lines[1].get_ydata()) == pytest.approx(sorted(uniforms(table)))
+    shown = left.lines[1].get_ydata()
+    assert sorted(shown) == pytest.approx(sorted(uniforms(in_doubt(table))))
     places = np.asarray(right.collections[0].get_offsets())
     expected = table["first"].fillna(1.6 * STEPS)
     assert places[:, 1] == pytest.approx(expected.to_numpy())

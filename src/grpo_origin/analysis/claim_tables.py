@@ -311,13 +311,18 @@ CLAIM_TABLES: dict[str, Table] = {
         "claims",
         "an RL stage that samples each prompt once: its first success, and the forecast of it",
         columns(
-            "axis seed ood_ratio stage method trained_on steps first median before by any moved",
+            "axis seed ood_ratio stage method trained_on steps first median before by any surest "
+            "moved",
             steps=(WHOLE, "optimiser steps"),
             first=(NUMBER, "step of the first rewarded completion; empty if there was none"),
             median=(NUMBER, "step by which one had a chance of one half; empty if none had"),
             before=(NUMBER, "forecast chance of one before that step, or in all if none came"),
             by=(NUMBER, "forecast chance of one by that step, 1 if none came"),
             any=(NUMBER, "forecast chance of one in all steps"),
+            surest=(
+                NUMBER,
+                "forecast chance of what was likeliest: a certain step, or none at all",
+            ),
             moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
         ),
         _first_successes,
@@ -326,9 +331,12 @@ CLAIM_TABLES: dict[str, Table] = {
         "claims",
         "a method: its first successes against their forecast distribution (exploration law)",
         columns(
-            "method stages informative none none_expected moved_without statistic p_value",
+            "method stages in_doubt none none_expected moved_without statistic p_value",
             stages=(WHOLE, "RL stages"),
-            informative=(WHOLE, "those in which it was not all but certain what would come"),
+            in_doubt=(
+                WHOLE,
+                "those in which it was not all but certain what would come: the tested",
+            ),
             none=(WHOLE, "stages without a success"),
             none_expected=(NUMBER, "their forecast number"),
             moved_without=(WHOLE, "stages whose weights moved without a success; the law says 0"),

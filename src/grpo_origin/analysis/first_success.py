@@ -18,9 +18,9 @@ from grpo_origin.evaluation.exploration import log_miss
 STAGE = ["axis", "seed", "ood_ratio", "stage"]
 COLUMNS = (
     *("axis", "seed", "ood_ratio", "stage", "method", "trained_on", "steps", "first", "median"),
-    *("before", "by", "any", "moved"),
+    *("before", "by", "any", "surest", "moved"),
 )
-CERTAIN = 0.99  # a step that holds a success with a higher chance tells nothing of the law
+CERTAIN = 0.99  # a stage that is as sure of what will come tells nothing of the law
 
 
 def first_successes(masses: pd.DataFrame, logs: pd.DataFrame, signal: pd.DataFrame) -> pd.DataFrame:
@@ -32,7 +32,8 @@ def first_successes(masses: pd.DataFrame, logs: pd.DataFrame, signal: pd.DataFra
     `first`, the step of the first rewarded completion (missing if there was none); `median`, the
     first step by which one was to be expected with a chance of one half (missing if none was);
     `by`, the chance of one by step `first` (1 if none came), `before` that by the step before it
-    (by the last one if none came); `any`, that by the last step; `moved`, whether a weight did.
+    (by the last one if none came); `any`, that by the last step; `surest`, that of what was
+    likeliest to come, a first success in some step or none at all; `moved`, whether a weight did.
     """
     known = signal[signal["any_success"].notna()]
     of_stage = dict(iter(masses.groupby(STAGE, sort=False)))
@@ -58,10 +59,19 @@ def first_successes(masses: pd.DataFrame, logs: pd.DataFrame, signal: pd.DataFra
             "before": chance[first - 1] if first else chance[-1],
             "by": chance[first] if first else 1.0,
             "any": chance[-1],
+            "surest": max(np.diff(chance).max(), 1 - chance[-1]),
         }
         rows.append({name: row[name] for name in COLUMNS if name in row} | found)
     table = pd.DataFrame(rows, columns=[*COLUMNS])
     return table.astype({"first": float, "median": float})
+
+
+def in_doubt(table: pd.DataFrame) -> pd.DataFrame:
+    """The stages of which it was not all but certain what would come: the others test nothing.
+
+    Chosen by their forecast alone, so that their first successes are still distributed as that.
+    """
+    return table[table["surest"] < CERTAIN]
 
 
 def uniforms(table: pd.DataFrame) -> np.ndarray:
@@ -76,32 +86,33 @@ def uniforms(table: pd.DataFrame) -> np.ndarray:
 
 
 def law_tests(table: pd.DataFrame) -> pd.DataFrame:
-    """The law tested, a row a method: Kolmogorov and Smirnov's test of `uniforms`.
+    """The law tested, a row a method: Kolmogorov and Smirnov's test of `uniforms` of `in_doubt`.
 
-    Columns method, stages, informative (stages of which neither a success in the step where it came
-    nor its absence was all but certain), none (without a success), none_expected, moved_without (of
-    these those whose weights moved; the law says 0), statistic, p_value.
+    Columns method, stages, in_doubt (how many), none (without a success), none_expected,
+    moved_without (of these those whose weights moved; the law says 0), statistic, p_value (missing
+    if no stage was in doubt).
     """
     rows = []
     for method, part in table.groupby("method", sort=False):
         missed = part["first"].isna()
-        test = stats.kstest(uniforms(part), "uniform")
+        tested = in_doubt(part)
+        test = stats.kstest(uniforms(tested), "uniform") if len(tested) else None
         rows.append(
             {
                 "method": method,
                 "stages": len(part),
-                "informative": int((part["by"] - part["before"] < CERTAIN).sum()),
+                "in_doubt": len(tested),
                 "none": int(missed.sum()),
                 "none_expected": float((1 - part["any"]).sum()),
                 "moved_without": int(part.loc[missed, "moved"].sum()),
-                "statistic": float(test.statistic),
-                "p_value": float(test.pvalue),
+                "statistic": test.statistic if test else np.nan,
+                "p_value": test.pvalue if test else np.nan,
             }
         )
     return pd.DataFrame(rows, columns=[*TESTED])
 
 
 TESTED = (
-    *("method", "stages", "informative", "none", "none_expected", "moved_without"),
+    *("method", "stages", "in_doubt", "none", "none_expected", "moved_without"),
     *("statistic", "p_value"),
 )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     give the distribution of the step at which it comes. Left: forecast chance of a success by the
     step at which the first one came (a place between the chances by this step and the one before,
     drawn at random; likewise beyond the last step where none came), sorted, against evenly spaced
-    quantiles: on the diagonal, but for the grey band of 95 %, if the law holds. Right: that step
+    quantiles: on the diagonal, but for the grey band of 95 %, if the law holds; stages of which it
+    was all but certain what would come test nothing and are left out. Right, for all: that step
     against the one by which a success had a chance of one half (`none`: none came, or had). A point
     an RL stage of {{ method }}; {{ n }}.
     """,
@@ -32,10 +33,11 @@ def first_success_figure(first_success: pd.DataFrame) -> Figure:
     import numpy as np
     from scipy.stats import kstwo
 
-    from grpo_origin.analysis.first_success import uniforms
+    from grpo_origin.analysis.first_success import in_doubt, uniforms
 
     figure, panels = panels_of(1, 2, width=3.6, height=3.2)
-    places, count = np.sort(uniforms(first_success)), len(first_success)
+    tested = in_doubt(first_success)
+    places, count = np.sort(uniforms(tested)), len(tested)
     quantiles = (np.arange(count) + 0.5) / max(count, 1)
     band = kstwo.ppf(0.95, max(count, 1))
     left, right = panels[0]
@@ -44,7 +46,7 @@ def first_success_figure(first_success: pd.DataFrame) -> Figure:
     left.plot(ends, ends, color="0.3", linewidth=0.8)
     left.plot(quantiles, places, ".", markersize=4)
     left.set(xlim=UNIT, ylim=UNIT, xlabel="quantile", ylabel="forecast chance by then")
-    last = float(first_success["steps"].max()) if count else 1.0
+    last = float(first_success["steps"].max()) if len(first_success) else 1.0
     beyond = 1.6 * last
     names = sorted(first_success["axis"].unique())
     looks = looks_of(names)
