@@ -51,6 +51,13 @@ def test_a_run_draws_the_figures_that_its_settings_have_something_for():
     }
 
 
+def test_an_axis_without_a_cell_in_any_variant_has_no_figure_of_contrasts():
+    """`single` has no ratio 0.02, to which the variants are limited."""
+    limits = {"deep": {"ratios": ["0.02"]}, "slow": {"ratios": ["0.02"]}}
+    names = set(figures_of(planted_settings(variants=limits)))
+    assert {name for name in names if name.startswith("contrasts")} == {"contrasts-many"}
+
+
 def test_a_figure_is_added_in_one_place(extra, full, settings, tmp_path):
     added = figures_of(settings)["extra-many"]
     assert (added.entry.name, added.axis) == ("extra", "many")

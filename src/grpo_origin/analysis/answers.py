@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from grpo_origin.analysis.contrasts import STAGE
 from grpo_origin.analysis.intervals import clopper_pearson_interval
 
 CELL = ["axis", "seed", "ood_ratio"]
-STAGE = ["stage", "method", "trained_on"]
 QUANTITIES = {"id": "ID answers, sampled", "ood": "OOD answers, sampled"}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from grpo_origin.analysis.sources import STAGE, Sources
 from grpo_origin.analysis.stages import of_base, start_of
 from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, YES_NO, Table, columns
-from grpo_origin.config.paths import BASE, PROMPT_MASS, TRAINING_LOG
+from grpo_origin.config.paths import BASE
 from grpo_origin.evaluation import table as evaluation_file
 
 if TYPE_CHECKING:
@@ -56,10 +56,9 @@ def _pairs(own: Sources, base: Sources) -> pd.DataFrame:
     import pandas as pd
 
     from grpo_origin.analysis.answers import answer_quantities
-    from grpo_origin.analysis.contrasts import differences, equal_completions, quantities
+    from grpo_origin.analysis.contrasts import differences, equal_completions
 
-    own_masses, masses = (quantities(sources.evaluations) for sources in (own, base))
-    parts = [differences(own_masses, masses, ["stage"])]
+    parts = [differences(own.quantities, base.quantities, ["stage"])]
     if own.curves is not None and base.curves is not None:
         parts.append(equal_completions(own.curves, base.curves, ["stage"]))
     if own.answers is not None and base.answers is not None:
@@ -96,12 +95,11 @@ def _method_seed_contrasts(sources: Sources) -> pd.DataFrame:
     """Every other method against the main one, a row a seed."""
     import pandas as pd
 
-    from grpo_origin.analysis.contrasts import differences, equal_completions, quantities
+    from grpo_origin.analysis.contrasts import differences, equal_completions
 
     main = "grpo" if "grpo" in sources.betas else next(iter(sources.betas), "")
     parts = []
-    masses = quantities(sources.evaluations)
-    masses = masses[masses["method"].notna()]
+    masses = sources.quantities[sources.quantities["method"].notna()]
     for table, pair in ((masses, differences), (sources.curves, equal_completions)):
         if table is not None:
             same = table["method"] == main
@@ -115,25 +113,10 @@ def _method_contrasts(sources: Sources) -> pd.DataFrame:
     return contrasts(_method_seed_contrasts(sources), sources.claims)
 
 
-def _first_successes(sources: Sources) -> pd.DataFrame:
-    import pandas as pd
-
-    from grpo_origin.analysis.first_success import COLUMNS, first_successes
-
-    if sources.signal is None:
-        return pd.DataFrame(columns=[*COLUMNS])
-    masses = sources.of_stages(PROMPT_MASS, ["log_mass", "step", "samples"])
-    logs = sources.of_stages(TRAINING_LOG, ["step", "reward_mean"])
-    # Where anything but exact matches is rewarded, weights may move before the first of them.
-    of_the_law = [name for name, beta in sources.betas.items() if beta]
-    signal = sources.signal[sources.signal["method"].isin(of_the_law)]
-    return first_successes(masses, logs, signal)
-
-
 def _exploration(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.first_success import law_tests
 
-    return law_tests(_first_successes(sources))
+    return law_tests(sources.first_successes)
 
 
 def _takeoff(sources: Sources) -> pd.DataFrame:
@@ -325,7 +308,7 @@ CLAIM_TABLES: dict[str, Table] = {
             ),
             moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
         ),
-        _first_successes,
+        lambda sources: sources.first_successes,
     ),
     "exploration": Table(
         "claims",

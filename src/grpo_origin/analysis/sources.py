@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_origin.config.paths import BASE, LEARNING_CURVE, SIGNAL, variant_of
+from grpo_origin.config.paths import (
+    BASE,
+    LEARNING_CURVE,
+    PROMPT_MASS,
+    SIGNAL,
+    TRAINING_LOG,
+    variant_of,
+)
 from grpo_origin.config.schema import ClaimsSettings
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import read_table
@@ -97,6 +104,28 @@ class Sources:
             rows = read_table(Path(folder) / name, columns).to_pandas()
             parts.append(place.merge(rows, how="cross"))
         return with_method(pd.concat(parts, ignore_index=True))
+
+    @cached_property
+    def quantities(self) -> pd.DataFrame:
+        """What is contrasted between variants and methods, a row a cell, seed and stage each."""
+        from grpo_origin.analysis.contrasts import quantities
+
+        return quantities(self.evaluations)
+
+    @cached_property
+    def first_successes(self) -> pd.DataFrame:
+        """The first success of each RL stage beside its forecast; none if no stages are given."""
+        import pandas as pd
+
+        from grpo_origin.analysis.first_success import COLUMNS, first_successes
+
+        if self.signal is None:
+            return pd.DataFrame(columns=[*COLUMNS])
+        masses = self.of_stages(PROMPT_MASS, ["log_mass", "step", "samples"])
+        logs = self.of_stages(TRAINING_LOG, ["step", "reward_mean"])
+        # Where anything but exact matches is rewarded, weights may move before the first of them.
+        of_the_law = [name for name, beta in self.betas.items() if beta]
+        return first_successes(masses, logs, self.signal[self.signal["method"].isin(of_the_law)])
 
     @cached_property
     def converged(self) -> pd.DataFrame | None:

@@ -52,7 +52,13 @@ def _has_several_methods(settings: Settings, axis: str) -> bool:
 
 
 def _has_variants(settings: Settings, axis: str) -> bool:
-    return any(axis in changes.get("axes", [axis]) for changes in settings.variants.values())
+    """Whether a variant, within its limits of axes and ratios, has a cell of the axis."""
+    ratios = settings.axis_ratios(axis)
+    return any(
+        axis in changes.get("axes", [axis])
+        and {*map(str, changes.get("ratios", ratios))} & {*ratios}
+        for changes in settings.variants.values()
+    )
 
 
 ONCE: dict[str, Callable[[Settings], bool]] = {

@@ -34,7 +34,8 @@ class LUFFY(Method):
         import torch
 
         sampled = trainer.sample(inputs)
-        sampled.batch.setdefault("old_per_token_logps", trainer.log_probs_of(sampled.batch))
+        if "old_per_token_logps" not in sampled.batch:
+            sampled.batch["old_per_token_logps"] = trainer.log_probs_of(sampled.batch)
         first = range(0, len(inputs), trainer.num_generations)
         trainer.show([inputs[i]["gold"] for i in first])
         mixed = sampled.replaced({i: i for i in first}, self.demonstrations(sampled))
