@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
-from grpo_origin.config.stages import OptimiserSettings
+from grpo_origin.config.stages import OptimiserSettings, SFTSettings
 from grpo_origin.cost import Rates
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import ROW_GROUP, Pool, write_pool
@@ -83,8 +83,8 @@ class Measure:
 
     def sft(self) -> dict[str, float]:
         """SFT."""
-        section = self.settings.sft
-        write_sft(self.source, section.samples, self.folder / "sft.parquet")
+        section = self.settings.sft or SFTSettings()
+        write_sft(self.source, section.counts, self.folder / "sft.parquet")
         rows = Sequences(read_prompts(self.folder / "sft.parquet"))
         order = torch.arange(self.steps * section.batch_size).numpy() % rows.size
 
