@@ -95,8 +95,17 @@ class Measure:
         return {"sft_samples_per_s": self.loop(section, batch)}
 
     def grpo(self) -> dict[str, float]:
-        """A GRPO step."""
-        return {"grpo_step_s": ours(Setting(self.settings, self.steps, self.folder))}
+        """A GRPO step, and by one of twice the completions what of it does not grow with them."""
+        rl = self.settings.rl
+        whole, double = (
+            ours(Setting(self.settings.model_copy(update={"rl": changed}), self.steps, self.folder))
+            for changed in (rl, rl.model_copy(update={"group_size": 2 * rl.group_size}))
+        )
+        return {
+            "grpo_step_s": whole,
+            "grpo_step_fixed_s": min(max(0.0, 2 * whole - double), whole),
+            "grpo_step_completions": float(rl.prompts_per_step * rl.group_size),
+        }
 
     def evaluate(self) -> dict[str, float]:
         """Exact evaluation of a model."""

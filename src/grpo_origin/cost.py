@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from grpo_origin import lineage
 from grpo_origin.config.fields import ConfigError, Section
@@ -49,6 +49,12 @@ class Rates(Section):
     )
     sft_samples_per_s: float = Field(gt=0, description="SFT samples a second")
     grpo_step_s: float = Field(gt=0, description="seconds of a GRPO step (benchmarks/grpo_step.py)")
+    grpo_step_fixed_s: float = Field(
+        0.0, ge=0, description="seconds of it that do not grow with the completions (default 0)"
+    )
+    grpo_step_completions: float | None = Field(
+        None, gt=0, description="completions of that step (default: those of the run's steps)"
+    )
     evaluate_prompts_per_s: float = Field(
         gt=0, description="test prompts evaluated a second, for one model"
     )
@@ -63,6 +69,12 @@ class Rates(Section):
         gt=0, description="bytes of a pool sample on disk (benchmarks/data.py)"
     )
     startup_s: float = Field(ge=0, description="seconds of start-up of a job")
+
+    @model_validator(mode="after")
+    def _check(self) -> Rates:
+        if self.grpo_step_fixed_s > self.grpo_step_s:
+            raise ValueError("grpo_step_fixed_s: is more than the whole step (grpo_step_s)")
+        return self
 
 
 def matmul_parameters(model: ModelSettings, vocabulary: int) -> int:
@@ -98,31 +110,49 @@ def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
     data      (1 + ood_pool) N pool samples, written once and read once for the summary
     pretrain  N samples
     sft       epochs x samples
-    rl        the method's steps, each as long as one of plain GRPO: short for methods that draw
-              more
+    rl        the method's steps, each as long as one of plain GRPO with as many completions: short
+              for methods that draw more
     evaluate  test prompts of all splits x models of a cell
-    theory    steps and sampled completions in units of a GRPO step's completions: too long, since
-              a step has a fixed part and sampling trains nothing; evaluations are not counted
+    theory    steps, and sampled completions as those of steps: too long, since sampling trains
+              nothing; evaluations are not counted
     figures   none but start-up
+
+    Models of variants take longer by their parameters that multiply, against the run's.
     """
     members, planned = lineage.family(study), lineage.jobs(study)
 
-    def total(rule: str, of: Callable[[Study, Cell], float]) -> float:
-        """Sum over the jobs of a rule."""
-        return sum(of(members[variant_of(job["place"])], job) for job in planned[rule])
+    settings, grid, theory = study.settings, study.grid, study.settings.theory
+    vocabulary = len(Vocabulary(settings.world.nodes))
+    own = matmul_parameters(settings.model, vocabulary)
 
-    settings, grid = study.settings, study.grid
-    theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
-    converged = len(grid.theory_runs) * theory.steps * theory.pool * theory.group_size
+    def total(rule: str, of: Callable[[Study, Cell], float], trains: bool = True) -> float:
+        """Sum over the jobs of a rule, those of larger models counting more if it `trains` one."""
+        seconds = 0.0
+        for job in planned[rule]:
+            member = members[variant_of(job["place"])]
+            size = matmul_parameters(member.settings.model, vocabulary) / own if trains else 1.0
+            seconds += of(member, job) * size
+        return seconds
+
+    a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
+    per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
+
+    def rl_seconds(member: Study, job: Cell) -> float:
+        rl = member.methods[job["method"]].settings(member.settings.rl)
+        completions = rl.prompts_per_step * rl.group_size
+        return rl.steps * (rates.grpo_step_fixed_s + completions * per_completion)
+
+    converging = rates.grpo_step_fixed_s + theory.pool * theory.group_size * per_completion
+    converged = len(grid.theory_runs) * theory.steps * converging
     sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
     return {
-        "data": total("pretraining_data", _pool) / rates.data_samples_per_s
-        + total("data_summary", _pool) / rates.summary_samples_per_s,
+        "data": total("pretraining_data", _pool, trains=False) / rates.data_samples_per_s
+        + total("data_summary", _pool, trains=False) / rates.summary_samples_per_s,
         "pretrain": total("pretrain", _pretraining) / rates.pretrain_samples_per_s,
         "sft": total("sft", _fine_tuning) / rates.sft_samples_per_s,
-        "rl": total("rl", _rl_steps) * rates.grpo_step_s,
+        "rl": total("rl", rl_seconds),
         "evaluate": total("evaluate", _evaluated) / rates.evaluate_prompts_per_s,
-        "theory": (converged + sampled) / a_step * rates.grpo_step_s,
+        "theory": converged + sampled * per_completion,
         "figures": 0.0,
     }
 
@@ -139,10 +169,6 @@ def _pretraining(study: Study, job: Cell) -> float:
 def _fine_tuning(study: Study, job: Cell) -> float:
     sft = study.settings.sft
     return sft.epochs * sft.samples if sft else 0
-
-
-def _rl_steps(study: Study, job: Cell) -> float:
-    return study.methods[job["method"]].settings(study.settings.rl).steps
 
 
 def _evaluated(study: Study, job: Cell) -> float:
@@ -232,7 +258,8 @@ def find_rates(
     known = entries[names[0]] if names else {}
     values = {name: known[name] for name in Rates.model_fields if name in known}
     values |= {name: value for name, value in given.items() if value is not None}
-    if missing := [_option(name) for name in Rates.model_fields if name not in values]:
+    required = [name for name, field in Rates.model_fields.items() if field.is_required()]
+    if missing := [_option(name) for name in required if name not in values]:
         wanted = repr(names[0] if names else scale or settings.run)
         raise ConfigError(
             f"no rate for {wanted} in {file}: name an entry with --scale "
@@ -242,7 +269,8 @@ def find_rates(
         return Rates(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{_option(str(first['loc'][0]))}: {first['msg']}") from None
+        place = f"{_option(str(first['loc'][0]))}: " if first["loc"] else ""
+        raise ConfigError(place + first["msg"].removeprefix("Value error, ")) from None
 
 
 def _entries(file: str | Path) -> dict[str, dict[str, Any]]:
