@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from grpo_origin.config.schema import Settings
+from grpo_origin.config.schema import Settings, method_entries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,11 +52,12 @@ def _has_several_methods(settings: Settings, axis: str) -> bool:
 
 
 def _has_variants(settings: Settings, axis: str) -> bool:
-    """Whether a variant, within its limits of axes and ratios, has a cell of the axis."""
+    """Whether a variant, within its limits, has a cell of the axis with the method shown."""
     ratios = settings.axis_ratios(axis)
     return any(
         axis in changes.get("axes", [axis])
         and {*map(str, changes.get("ratios", ratios))} & {*ratios}
+        and settings.main_method in method_entries(changes.get("methods", settings.methods))
         for changes in settings.variants.values()
     )
 
