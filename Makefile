@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs bench clean help
+.PHONY: figures test test-slow lint format docs leaderboard bench clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,11 @@ format: $(VENV)/installed ## format everything
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
 	grpo-origin docs > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+leaderboard: $(VENV)/installed ## run every method and control, and write docs/leaderboard.md (hours)
+	snakemake --cores all --configfile config/leaderboard.yaml
+	grpo-origin leaderboard results/leaderboard > docs/leaderboard.md.new
+	mv docs/leaderboard.md.new docs/leaderboard.md
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done

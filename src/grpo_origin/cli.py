@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("first", help="run folder such as results/laptop")
     compare.add_argument("second", help="another one, or reference")
 
+    board = commands.add_parser("leaderboard", help="the methods of a run as a Markdown page")
+    board.set_defaults(run=_leaderboard)
+    board.add_argument("folder", help="run folder such as results/leaderboard")
+
     for command in (cell, stage, shown):
         command.add_argument("--axis", required=True)
         command.add_argument("--seed", required=True)
@@ -141,6 +145,23 @@ def _compare(options: argparse.Namespace) -> None:
 
     (ledger, settings), (other, settings_there) = map(_judged, (options.first, options.second))
     print(comparison(ledger, other, list(differing(settings, settings_there))))
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.stages import method_label
+    from grpo_origin.analysis.tables import TABLES
+    from grpo_origin.config.paths import Paths
+    from grpo_origin.jobs.files import read_table
+    from grpo_origin.report.leaderboard import leaderboard_page
+
+    _, settings = _judged(options.folder)
+    folder = Path(options.folder)
+    file = Paths(folder.name, str(folder.parent)).table("leaderboard", "parquet")
+    table = read_table(file, [*TABLES["leaderboard"].columns]).to_pandas()
+    main = method_label(
+        "grpo" if "grpo" in settings["methods"] else next(iter(settings["methods"]))
+    )
+    print(leaderboard_page(table, settings["run"], main, settings["claims"]["equivalent"]))
 
 
 def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -7,6 +7,7 @@ made, since the workflow reads the registry whenever it starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.claim_tables import CLAIM_TABLES
@@ -129,6 +130,12 @@ def _sampling(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.theory import read_samples, sampling_agreement
 
     return sampling_agreement(read_samples(sources.samples))
+
+
+def _leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.leaderboard import leaderboard
+
+    return leaderboard(variants)
 
 
 _METRIC = {
@@ -338,6 +345,33 @@ TABLES: dict[str, Table] = {
             agrees=(YES_NO, "whether binomial tests let the exact masses stand"),
         ),
         _sampling,
+    ),
+    "leaderboard": Table(
+        "claims",
+        "a method of the run or of a variant, axis, OOD ratio and split that RL trained on",
+        columns(
+            "entry axis ood_ratio method trained_on seeds before after after_low after_high "
+            "id_change demonstrations completions gold_tokens difference low high verdict "
+            "equal_difference equal_low equal_high equal_verdict",
+            entry=(TEXT, "the method, or `variant: method`"),
+            before=(NUMBER, "OOD mass where RL started, mean over seeds"),
+            after=(NUMBER, "OOD mass after RL, mean over seeds"),
+            after_low=(NUMBER, "lower end of its 95 % t interval"),
+            after_high=(NUMBER, "upper end of it"),
+            id_change=(NUMBER, "change of ID mass by RL, mean over seeds"),
+            demonstrations=(WHOLE, "OOD samples among those of SFT"),
+            completions=(NUMBER, "completions sampled in RL, mean over seeds"),
+            gold_tokens=(NUMBER, "tokens of right completions that RL was shown, mean over seeds"),
+            difference=(NUMBER, "`after` less that of the run's main method, in pairs of seeds"),
+            low=(NUMBER, "lower bound of it; both bounds share the error of the look"),
+            high=(NUMBER, "upper bound of it"),
+            verdict=(TEXT, "equivalent, differs or inconclusive, each row by itself"),
+            equal_difference=(NUMBER, "the same at equal numbers of completions"),
+            equal_low=(NUMBER, "lower bound of it"),
+            equal_high=(NUMBER, "upper bound of it"),
+            equal_verdict=(TEXT, "verdict at equal numbers of completions"),
+        ),
+        contrast=_leaderboard,
     ),
 } | CLAIM_TABLES
 
