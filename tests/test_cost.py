@@ -71,7 +71,7 @@ def test_jobs_by_hand():
         "pretrain": 4,
         "sft": 4,
         "rl": 8,
-        "evaluate": 4,
+        "evaluate": 4 + 2,  # what the models of two cells write
         "theory": 5,  # 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
         "figures": 5,
     }
@@ -149,7 +149,7 @@ def test_hours_are_of_gpus_where_a_stage_has_them():
     assert result["gpu_hours"] == hours == pytest.approx(32 / 3600 + 4)
     assert result["stages"]["sft"]["hours"] == pytest.approx((3.2 / 3600 + 4) * 4)
     assert result["stages"]["data"]["hours"] == pytest.approx(12 / 3600 + 10)
-    assert result["jobs"] == 40
+    assert result["jobs"] == 42
     assert result["disk_bytes"]["all"] == sum(disk(wide, RATES, 100).values())
 
 

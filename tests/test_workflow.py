@@ -181,7 +181,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_the_sweep_leaves_the_promised_files(sweep):
-    stages = ["evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
+    stages = ["completions.parquet", "evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
     for ratio, more in (
         ("0", ["theory"]),
         ("0.25", []),

@@ -79,9 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("folder", help="run folder such as results/leaderboard")
 
     for command in (cell, stage, shown):
-        command.add_argument("--axis", required=True)
-        command.add_argument("--seed", required=True)
-        command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
+        needed = command is not shown  # which can be told a folder instead
+        command.add_argument("--axis", required=needed)
+        command.add_argument("--seed", required=needed)
+        command.add_argument("--ratio", required=needed, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
         command.add_argument("--variant", default="base", help="variant (default: the run itself)")
     for command in (cell, stage, shown, plan, seeds):
@@ -121,9 +122,15 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from grpo_origin.show import show
+    from grpo_origin.show import show, take_cell
 
+    run = take_cell(options)
     study, paths = _open_variant(options)
+    if run and run != study.settings.run:
+        raise ConfigError(
+            f"{options.cell} is of the run {run}, the configuration is of {study.settings.run}: "
+            "give that run's with --config"
+        )
     known = [stage.name for stage in study.grid.stages]
     stages = options.stage or known
     for name in stages:

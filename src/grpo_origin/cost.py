@@ -34,6 +34,7 @@ STAGES = {
     "converge": "theory",
     "sampling": "theory",
     "answers": "evaluate",
+    "completions": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",

@@ -23,6 +23,7 @@ from grpo_origin.analysis.table_entry import (
     columns,
 )
 from grpo_origin.config.paths import LEARNING_CURVE, SIGNAL, TRAINING_LOG
+from grpo_origin.jobs.files import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,6 +107,15 @@ def _answers(sources: Sources) -> pd.DataFrame:
             columns=[name for name in TABLES["answers"].columns if name != "variant"]
         )
     return answer_masses(sources.answers)
+
+
+def _completions(sources: Sources) -> pd.DataFrame:
+    import pandas as pd
+
+    if not sources.completion_files:
+        names = TABLES["completions"].columns
+        return pd.DataFrame(columns=[name for name in names if name != "variant"])
+    return pd.concat(read_table(file).to_pandas() for file in sources.completion_files)
 
 
 def _theory_prompts(sources: Sources) -> pd.DataFrame:
@@ -247,6 +257,26 @@ TABLES: dict[str, Table] = {
             high=(NUMBER, "upper end of it"),
         ),
         _answers,
+    ),
+    "completions": Table(
+        "evaluation",
+        "a token of what a stage writes on a test prompt: some prompts of two cells an axis",
+        columns(
+            "axis seed ood_ratio stage method trained_on split task prompt_index chosen prompt "
+            "log_mass log_mass_markers log_mass_content kind first_wrong failure position token "
+            "part probability right",
+            chosen=(TEXT, "why this prompt: OOD gain best, median, worst; first of its task"),
+            prompt=(TEXT, "tokens of the prompt"),
+            kind=(TEXT, "`gold`: the right completion, `greedy`, `sample-1` and so on"),
+            first_wrong=(NUMBER, "position of the completion's first mistake; empty if right"),
+            failure=(TEXT, "kind of that mistake: marker, content, length; empty if right"),
+            position=(WHOLE, "place of the token in the completion, from 1"),
+            token=(TEXT, "the token"),
+            part=(TEXT, "`marker`: <think>, <answer> or <eos>; `content`: any other"),
+            probability=(NUMBER, "its probability under the stage's model, given those before"),
+            right=(YES_NO, "whether the right completion has this token in this place"),
+        ),
+        _completions,
     ),
     "signal": Table(
         "evaluation",

@@ -25,6 +25,8 @@ from grpo_origin.analysis.statistics import LEVEL
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import Settings
 from grpo_origin.jobs.files import atomic
+from grpo_origin.report.completions import TITLE as COMPLETIONS
+from grpo_origin.report.completions import legend, shown_cells
 from grpo_origin.report.figures import figures_of
 from grpo_origin.report.registry import (
     CATEGORIES,
@@ -97,6 +99,17 @@ def texts(entry: FigureEntry, words: Mapping[str, Any]) -> tuple[str, str]:
         plain.from_string(text).render(**words).strip() for text in (entry.title, entry.caption)
     )
     return title, caption
+
+
+def write_captions(settings: Settings, beta: float, paths: Mapping[str, str | Path]) -> None:
+    """Write the title and caption of each figure to its path, as reStructuredText."""
+    for name, (entry, axis) in figures_of(settings).items():
+        title, caption = (
+            re.sub(r"([\\*`|_<>])", r"\\\1", text)
+            for text in texts(entry, words_of(settings, beta, axis))
+        )
+        with atomic(paths[name]) as temporary:
+            temporary.write_text(f"**{title}**\n\n{caption}\n", encoding="utf-8")
 
 
 def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
@@ -241,8 +254,8 @@ def write_report(
     """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
     `figures` are PNG files by name, all that `figures_of` names; `tables` by name hold `claims` and
-    what there is of `warnings` and SHOWN_TABLES; `provenance` a record a stage, with its `stage`;
-    `unlike_reference` names settings in which the reference run differs.
+    what there is of `warnings`, `completions` and SHOWN_TABLES; `provenance` a record a stage, with
+    its `stage`; `unlike_reference` names settings in which the reference run differs.
     """
     ledgers = {
         str(name): claims_table(table)
@@ -256,6 +269,7 @@ def write_report(
         warning_rows = None
     warned = bool(warnings) or warning_rows is not None
     categories = _categories(settings, beta, figures, tables)
+    completions = shown_cells(tables["completions"]) if "completions" in tables else []
     page = (
         _environment()
         .get_template(PAGE_TEMPLATE.name)
@@ -265,6 +279,7 @@ def write_report(
                 *(["Warnings"] if warned else []),
                 "Claims",
                 *(category.title for category in categories),
+                *([COMPLETIONS] if completions else []),
                 RUN,
             ],
             verdicts=VERDICTS,
@@ -275,6 +290,9 @@ def write_report(
             claims=main,
             others=ledgers,
             categories=categories,
+            completions=completions,
+            completions_title=COMPLETIONS,
+            legend=legend(),
             unlike_reference=unlike_reference,
             commits=sorted({str(record["git_commit"]) for record in provenance}),
             software=software(provenance),

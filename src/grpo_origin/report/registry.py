@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")  # counts for the page as code does
+PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
+# What the page is made of; it counts for the page as code does.
+PAGE_TEMPLATES = (
+    PAGE_TEMPLATE,
+    *(PAGE_TEMPLATE.with_name(f"completions.{kind}.j2") for kind in ("html", "css")),
+)
 
 # Sections of the report that hold figures and tables, in its order.
 CATEGORIES = (
