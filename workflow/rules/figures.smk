@@ -1,6 +1,10 @@
 # Tables -> figures -> report.
 FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
-PAGE_TABLES = [name for name in ("claims", "warnings", *SHOWN_TABLES) if name in TABLE_NAMES]
+PAGE_TABLES = [
+    name
+    for name in ("claims", "warnings", *SHOWN_TABLES, *EXPLORER_TABLES)
+    if name in TABLE_NAMES
+]
 
 
 rule figures:
@@ -38,7 +42,7 @@ rule report:
         unlike_reference=unlike_reference(),
         beta=BETAS[BASE][SETTINGS.main_method],
         settings=SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"}),
-        template=content_fingerprint(PAGE_TEMPLATE),
+        template=[content_fingerprint(part) for part in PAGE_PARTS],
         code=code_of("report"),
     script:
         "../scripts/report.py"

@@ -67,6 +67,12 @@ def _seed_mass_gains(sources: Sources) -> pd.DataFrame:
     return seed_binned_gains(sources.gains, by=("stage", "split"), fewest=fewest)
 
 
+def _mass_spread(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.spread import mass_spread
+
+    return mass_spread(sources.evaluations)
+
+
 def _training(sources: Sources) -> pd.DataFrame:
     """Training logs of the RL stages without wall seconds: tables of a run are always the same."""
     known = ("variant", *STAGE, *METHOD_COLUMNS)
@@ -193,6 +199,21 @@ TABLES: dict[str, Table] = {
         "as `mass_gains`, for every seed by itself",
         columns(f"stage method trained_on split seed {_BIN} prompts", **_BINNED),
         _seed_mass_gains,
+    ),
+    "mass_spread": Table(
+        "evaluation",
+        "a stage of a cell, seed, test split, quantity and decade that holds any of its prompts",
+        columns(
+            f"{_SEED_CELL} quantity decade prompts",
+            quantity=(TEXT, "mass, or one of its factors: markers, content"),
+            decade=(
+                WHOLE,
+                "power of ten that it is at least: -3 for 0.001 to 0.01, -1 up to 1, the lowest "
+                "(-60) for less too",
+            ),
+            prompts=(WHOLE, "test prompts whose quantity lies there"),
+        ),
+        _mass_spread,
     ),
     "training": Table(
         "evaluation",

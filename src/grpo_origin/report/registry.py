@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")  # counts for the page as code does
+PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
+# With what it includes: style and script. They count for the page as code does.
+PAGE_PARTS = (PAGE_TEMPLATE, *map(PAGE_TEMPLATE.with_name, ("page.css.j2", "page.js.j2")))
 
 # Sections of the report that hold figures and tables, in its order.
 CATEGORIES = (
@@ -180,3 +182,6 @@ SHOWN_TABLES = {
     "theory": ShownTable("Theory against practice", "Runs to convergence against the law"),
     "sampling": ShownTable("Theory against practice", "Sampled frequencies against exact masses"),
 }
+
+# Tables that the explorer of a page is made of, with the rows of all variants.
+EXPLORER_TABLES = ("seed_means", "summary", "learning_curves", "mass_spread", "signal")
