@@ -62,6 +62,8 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
         "seed_mass_gains": bins,
         "training": _training(settings, draws),
         "learning_curves": _learning(settings, draws),
+        "mass_spread": _mass_spread(settings),
+        "signal": _signal(settings),
         "transfer": _transfer(settings, draws),
         "first_success": _first_success(settings, draws),
         "seed_contrasts": variants,
@@ -136,6 +138,33 @@ def _learning(settings: Settings, draws) -> pd.DataFrame:
     ]
     table = _with_stage(pd.DataFrame(rows))
     return table.assign(mass=draws.uniform(size=len(table)))
+
+
+def _mass_spread(settings: Settings) -> pd.DataFrame:
+    """Three quarters of a cell's prompts in one decade, the others in the next."""
+    cells = [
+        (a, s, r) for a in settings.axes for r in settings.axis_ratios(a) for s in settings.seeds
+    ]
+    rows = [
+        {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split}
+        | {"quantity": quantity, "decade": decade - seed, "prompts": prompts}
+        for axis, seed, ratio in cells
+        for stage, split in product([*BEFORE, *RL], settings.axes[axis].splits)
+        for quantity, low in (("mass", -40), ("markers", -5), ("content", -35))
+        for decade, prompts in ((low, 30), (low + 1, 10))
+    ]
+    return _with_stage(pd.DataFrame(rows))
+
+
+def _signal(settings: Settings) -> pd.DataFrame:
+    rows = [
+        {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "completions": 7680}
+        | {"rewarded": 0, "any_success": 1e-30, "moved": False}
+        for axis in settings.axes
+        for ratio in settings.axis_ratios(axis)
+        for seed, stage in product(settings.seeds, RL)
+    ]
+    return _with_stage(pd.DataFrame(rows))
 
 
 def _contrasts(settings: Settings, draws) -> tuple[pd.DataFrame, pd.DataFrame]:

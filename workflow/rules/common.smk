@@ -34,7 +34,7 @@ from grpo_origin.jobs.fingerprint import code_fingerprint
 from grpo_origin.jobs.provenance import content_fingerprint
 from grpo_origin.lineage import family, jobs, maker
 from grpo_origin.report.figures import figures_of
-from grpo_origin.report.registry import PAGE_TEMPLATES, SHOWN_TABLES
+from grpo_origin.report.registry import EXPLORER_TABLES, PAGE_PARTS, SHOWN_TABLES
 from grpo_origin.study import PRELOADED, open_study
 
 try:

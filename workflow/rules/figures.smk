@@ -7,7 +7,9 @@ report: "../report/run.rst"
 
 FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
 PAGE_TABLES = [
-    name for name in ("claims", "warnings", "completions", *SHOWN_TABLES) if name in TABLE_NAMES
+    name
+    for name in ("claims", "warnings", "completions", *SHOWN_TABLES, *EXPLORER_TABLES)
+    if name in TABLE_NAMES
 ]
 
 
@@ -61,7 +63,7 @@ rule report:
         unlike_reference=unlike_reference(),
         beta=BETAS[BASE][SETTINGS.main_method],
         settings=SETTINGS.model_dump(mode="json", exclude={"runtime", "resources"}),
-        template=[content_fingerprint(path) for path in PAGE_TEMPLATES],
+        template=[content_fingerprint(part) for part in PAGE_PARTS],
         code=code_of("report"),
     script:
         "../scripts/report.py"

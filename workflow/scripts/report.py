@@ -4,7 +4,6 @@ with job(snakemake, "report"):
     import json
     from pathlib import Path
 
-    from grpo_origin.analysis.stages import of_base
     from grpo_origin.config.paths import PROVENANCE
     from grpo_origin.config.schema import Settings
     from grpo_origin.jobs.files import read_table
@@ -23,7 +22,7 @@ with job(snakemake, "report"):
         beta=beta,
         unlike_reference=snakemake.params.unlike_reference,
         figures=by_name(snakemake.input.figures),
-        tables={name: of_base(read_table(path).to_pandas()) for name, path in tables.items()},
+        tables={name: read_table(path).to_pandas() for name, path in tables.items()},
         provenance=[
             {"stage": Path(folder).name} | json.loads(record.read_text(encoding="utf-8"))
             for folder, record in records.items()

@@ -189,9 +189,15 @@ CLAIM_TABLES: dict[str, Table] = {
         "claims",
         "a claim on an RL method, judged for an axis or for all",
         columns(
-            "method claim axis statement cells effect low high closure spread seeds p_value "
-            "p_adjusted look verdict seeds_needed note",
+            "method claim axis statement kind edge cells effect low high closure spread seeds "
+            "p_value p_adjusted look verdict seeds_needed note",
             **_JUDGED,
+            kind=(
+                TEXT,
+                "how it is tested: present (the mean exceeds the edge), absent (it stays below, in "
+                "most seeds too), outside (of +- edge), few (seeds exceed the edge)",
+            ),
+            edge=(NUMBER, "the edge of that test"),
             effect=(NUMBER, "mean over seeds of what is judged: a mass, its change, or a share"),
             low=(NUMBER, "lower bound of the mean at the error of the look, one-sided"),
             high=(NUMBER, "upper bound, likewise; a two-sided claim has half the error each"),

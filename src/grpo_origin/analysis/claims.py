@@ -203,6 +203,8 @@ def _row(
         "claim": claim.name,
         "axis": finding.axis,
         "statement": claim.statement,
+        "kind": claim.kind,
+        "edge": claim.edge,
         "cells": f"{finding.cells}; seeds {seeds or 'none'}",
         "effect": effect,
         "low": low,

@@ -1,8 +1,9 @@
 """The report of a run: one HTML page that needs nothing but itself, figures and tables inside.
 
 Called by workflow/scripts/report.py. A page of our own rather than `snakemake --report`: it is a
-node of the DAG like any other, so `make figures` ends with it and it is never out of date; it shows
-every figure at once, claims first; and it holds no script, so nothing can fail to load.
+node of the DAG like any other, so `make figures` ends with it and it is never out of date; it opens
+with the verdicts and shows every figure; and all it needs is inside, so nothing can fail to load.
+Without JavaScript only search and explorer are missing.
 """
 
 from __future__ import annotations
@@ -19,26 +20,42 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
-from grpo_origin.analysis.stages import method_label
+from grpo_origin.analysis.stages import method_label, of_base
 from grpo_origin.analysis.statistics import LEVEL
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import Settings
 from grpo_origin.jobs.files import atomic
 from grpo_origin.report.completions import TITLE as COMPLETIONS
 from grpo_origin.report.completions import legend, shown_cells
+from grpo_origin.report.explorer import bundle, charts, explorer_data
 from grpo_origin.report.figures import figures_of
 from grpo_origin.report.registry import (
     CATEGORIES,
+    EXPLORER_TABLES,
     PAGE_TEMPLATE,
     SHOWN_TABLES,
     FigureEntry,
 )
+from grpo_origin.report.verdicts import ALL, SAID, SYMBOLS, cards, signed, summary
+from grpo_origin.report.words import GLOSSARY, PAPER
 
-RUN = "How it was run"
+EXPLORE, RUN = "Explore", "How it was run"
 # Libraries whose versions can change the weights that a stage ends with.
 MATTERING = ("torch", "transformers", "trl")
-VERDICTS = ("supported", "contradicted", "inconclusive")
+# What the explorer lets a reader choose, with the words before it; page.js.j2 has their order.
+CHOICES = {
+    "variant": "variant",
+    "axis": "axis",
+    "method": "method",
+    "split": "prompts",
+    "metric": "show",
+    "ratio": "OOD ratio",
+    "seed": "seed",
+    "stage": "stage",
+}
 
 
 @dataclass(frozen=True)
@@ -116,8 +133,8 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
     """The ledger as a reader wants it: verdict first, effect and bounds as one."""
     numbers = claims[["effect", "low", "high"]].to_numpy(float)
     effect = [
-        ("–" if math.isnan(mean) else f"{mean:+.3f}")
-        + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+        ("–" if math.isnan(mean) else signed(mean))
+        + ("" if math.isnan(low) else f" [{signed(low)}, {signed(high)}]")
         for mean, low, high in numbers
     ]
     columns = {name: claims[name] for name in ("verdict", "claim", "axis", "statement")}
@@ -253,15 +270,23 @@ def write_report(
 ) -> None:
     """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
-    `figures` are PNG files by name, all that `figures_of` names; `tables` by name hold `claims` and
-    what there is of `warnings`, `completions` and SHOWN_TABLES; `provenance` a record a stage, with
-    its `stage`; `unlike_reference` names settings in which the reference run differs.
+    `figures` are PNG files by name, all that `figures_of` names; `tables` by name, of all variants
+    or of none, hold `claims` and what there is of `warnings`, `completions`,
+    SHOWN_TABLES and EXPLORER_TABLES (an
+    explorer needs all of these); `provenance` a record a stage, with its `stage`;
+    `unlike_reference` names settings in which the reference run differs.
     """
+    explorer = _explorer(tables)
+    tables = {name: of_base(table) for name, table in tables.items()}
+    method = settings.main_method
     ledgers = {
         str(name): claims_table(table)
         for name, table in tables["claims"].groupby("method", sort=False)
     }
-    main = ledgers.pop(settings.main_method)
+    main = ledgers.pop(method)
+    claims = tables["claims"][tables["claims"]["method"] == method]
+    references = tables.get("agreement")
+    compared = references is not None and len(references) > 0
     numerics = numerics_of(provenance) if provenance else None
     warnings = differences(provenance)
     warning_rows = tables.get("warnings")
@@ -270,23 +295,47 @@ def write_report(
     warned = bool(warnings) or warning_rows is not None
     categories = _categories(settings, beta, figures, tables)
     completions = shown_cells(tables["completions"]) if "completions" in tables else []
+    pictures = [picture for category in categories for picture in category.figures]
+    kinds = {name: drawing.entry.name for name, drawing in figures_of(settings).items()}
     page = (
         _environment()
         .get_template(PAGE_TEMPLATE.name)
         .render(
             run=settings.run,
             titles=[
+                "In short",
                 *(["Warnings"] if warned else []),
-                "Claims",
-                *(category.title for category in categories),
+                *("Verdicts", "Terms", "Claims"),
+                *([EXPLORE] if explorer else []),
                 *([COMPLETIONS] if completions else []),
+                "Ledger",
+                *(category.title for category in categories),
                 RUN,
             ],
-            verdicts=VERDICTS,
+            sentences=summary(claims, settings),
+            symbols=SYMBOLS,
+            said=SAID,
+            columns=[*settings.axes, ALL],
+            cards=cards(
+                claims,
+                settings,
+                references if compared else None,
+                {p.name: (kinds[p.name], p.title) for p in pictures},
+            ),
+            compared=compared,
+            glossary={
+                term: text.format(error=f"{settings.claims.significance:.0%}")
+                for term, text in GLOSSARY.items()
+            },
+            paper=PAPER,
+            interval=words_of(settings, beta)["interval"],
+            choices=CHOICES,
+            explorer=explorer,
+            bundle=Markup(bundle()) if explorer else "",
             warned=warned,
             warnings=warnings,
             warning_rows=warning_rows,
-            method=settings.main_method,
+            method=method_label(method),
             claims=main,
             others=ledgers,
             categories=categories,
@@ -303,3 +352,12 @@ def write_report(
     )
     with atomic(path) as temporary:
         temporary.write_text(page + "\n", encoding="utf-8")
+
+
+def _explorer(tables: Mapping[str, pd.DataFrame]) -> Markup | None:
+    """Data and charts of the explorer as JSON that may stand inside a page, if there are any."""
+    if not {*EXPLORER_TABLES} <= {*tables} or tables["seed_means"].empty:
+        return None
+    return htmlsafe_json_dumps(
+        {"data": explorer_data(tables), "charts": charts()}, separators=(",", ":")
+    )

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
-# What the page is made of; it counts for the page as code does.
-PAGE_TEMPLATES = (
+# With what it includes: styles, script, sections. They count for the page as code does.
+PAGE_PARTS = (
     PAGE_TEMPLATE,
-    *(PAGE_TEMPLATE.with_name(f"completions.{kind}.j2") for kind in ("html", "css")),
+    *map(
+        PAGE_TEMPLATE.with_name,
+        ("page.css.j2", "page.js.j2", "completions.css.j2", "completions.html.j2"),
+    ),
 )
 
 # Sections of the report that hold figures and tables, in its order.
@@ -186,3 +189,6 @@ SHOWN_TABLES = {
     "theory": ShownTable("Theory against practice", "Runs to convergence against the law"),
     "sampling": ShownTable("Theory against practice", "Sampled frequencies against exact masses"),
 }
+
+# Tables that the explorer of a page is made of, with the rows of all variants.
+EXPLORER_TABLES = ("seed_means", "summary", "learning_curves", "mass_spread", "signal")
