@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs leaderboard bench clean help
+.PHONY: figures test test-slow lint format docs reference leaderboard bench clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,14 @@ format: $(VENV)/installed ## format everything
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
 	grpo-origin docs > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+# What a reader of reference/ wants of the tables of results/reference: no row a seed or prompt, so that they stay small.
+REFERENCE_TABLES := claims summary task_summary gains mass_gains signal_summary takeoff transfer exploration warnings
+
+reference: $(VENV)/installed ## run the reference run (hours) and keep in reference/ what reports compare with
+	snakemake --cores all --configfile config/reference.yaml
+	mkdir -p reference
+	cp results/reference/settings.json $(REFERENCE_TABLES:%=results/reference/tables/%.parquet) reference/
 
 leaderboard: $(VENV)/installed ## run every method and control, and write docs/leaderboard.md (hours)
 	snakemake --cores all --configfile config/leaderboard.yaml
