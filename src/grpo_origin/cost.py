@@ -25,6 +25,7 @@ from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
 from grpo_origin.tasks.tokenizer import Vocabulary
 
+START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
@@ -91,41 +92,73 @@ def jobs(study: Study) -> dict[str, int]:
     return counts
 
 
+def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], float]]:
+    """By rule the seconds of work of a job, start-up not counted, from its settings and wildcards.
+
+    pretraining_data, data_summary   (1 + ood_pool) N pool samples
+    pretrain    N samples
+    sft         epochs x samples
+    rl          the method's steps, each as long as one of plain GRPO: short for methods that draw
+                more
+    evaluate    test prompts of all splits x models of a cell
+    converge, sampling   steps and sampled completions in units of a GRPO step's completions: too
+                long, since a step has a fixed part and sampling trains nothing; evaluations are
+                not counted
+
+    Rules that are not here do little but start.
+    """
+    settings = study.settings
+    theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
+    converged = theory.steps * theory.pool * theory.group_size
+    sampled = 2 * theory.sampled_prompts * theory.samples
+
+    def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
+        return lambda own, job: units(own, job) / rate
+
+    return {
+        "pretraining_data": over(_pool, rates.data_samples_per_s),
+        "data_summary": over(_pool, rates.summary_samples_per_s),
+        "pretrain": over(_pretraining, rates.pretrain_samples_per_s),
+        "sft": over(_fine_tuning, rates.sft_samples_per_s),
+        "rl": lambda own, job: _rl_steps(own, job) * rates.grpo_step_s,
+        "evaluate": over(_evaluated, rates.evaluate_prompts_per_s),
+        "converge": lambda own, job: converged / a_step * rates.grpo_step_s,
+        "sampling": lambda own, job: sampled / a_step * rates.grpo_step_s,
+    }
+
+
 def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
-    """Seconds of work of all jobs of each stage, start-up not counted.
+    """Seconds of work of all jobs of each stage, start-up not counted: the sums of `job_work`.
 
-    Summed over the jobs of the run and its variants, each with its settings:
-
-    data      (1 + ood_pool) N pool samples, written once and read once for the summary
-    pretrain  N samples
-    sft       epochs x samples
-    rl        the method's steps, each as long as one of plain GRPO: short for methods that draw
-              more
-    evaluate  test prompts of all splits x models of a cell
-    theory    steps and sampled completions in units of a GRPO step's completions: too long, since
-              a step has a fixed part and sampling trains nothing; evaluations are not counted
-    figures   none but start-up
+    Of the run and its variants, each job with its settings.
     """
     members, planned = lineage.family(study), lineage.jobs(study)
+    seconds = dict.fromkeys(jobs(study), 0.0)
+    for rule, work in job_work(study, rates).items():
+        seconds[STAGES.get(rule, rule)] += sum(
+            work(members[variant_of(job.get("place", ""))], job) for job in planned[rule]
+        )
+    return seconds
 
-    def total(rule: str, of: Callable[[Study, Cell], float]) -> float:
-        """Sum over the jobs of a rule."""
-        return sum(of(members[variant_of(job["place"])], job) for job in planned[rule])
 
-    settings, grid = study.settings, study.grid
-    theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
-    converged = len(grid.theory_runs) * theory.steps * theory.pool * theory.group_size
-    sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
-    return {
-        "data": total("pretraining_data", _pool) / rates.data_samples_per_s
-        + total("data_summary", _pool) / rates.summary_samples_per_s,
-        "pretrain": total("pretrain", _pretraining) / rates.pretrain_samples_per_s,
-        "sft": total("sft", _fine_tuning) / rates.sft_samples_per_s,
-        "rl": total("rl", _rl_steps) * rates.grpo_step_s,
-        "evaluate": total("evaluate", _evaluated) / rates.evaluate_prompts_per_s,
-        "theory": (converged + sampled) / a_step * rates.grpo_step_s,
-        "figures": 0.0,
-    }
+def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
+    """How long a job (rule, wildcards) will take, in seconds, from the shipped rates.
+
+    Every job takes START_SECONDS at least. Where there are no rates for the run's model all take
+    alike: what counts is measured soon.
+    """
+    try:
+        work = job_work(study, find_rates({}, shipped / "rates.json", study.settings))
+    except ConfigError:
+        work = {}
+    members = lineage.family(study)
+
+    def guess(rule: str, job: Cell) -> float:
+        if rule not in work:
+            return START_SECONDS
+        return START_SECONDS + work[rule](members[variant_of(job.get("place", ""))], job)
+
+    return guess
 
 
 def _pool(study: Study, job: Cell) -> float:
