@@ -298,8 +298,8 @@ def test_the_console_has_one_line_a_job_and_says_where_the_results_are(sweep):
     assert any("results/tiny/figures/" in line for line in lines)
     assert any("results/tiny/report.html" in line for line in lines)
     jobs = lines[lines.index(next(line for line in lines if line.startswith("total"))) + 2 :]
-    assert sum(line.startswith("[") for line in jobs) == 21
-    assert all(line.startswith("[") or "steps (" in line for line in jobs[:-2]), jobs
+    assert sum(line.startswith("[") for line in jobs) == 23
+    assert all(line.startswith("[") or "jobs done" in line for line in jobs[:-2]), jobs
     log = (sweep / "results/tiny/logs/pretrain/mini/seed~0/ood~0.25.log").read_text()
     assert "step 250/250" in log
     assert "s left" in log

@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     seeds.add_argument("folder", nargs="?", help="run folder such as results/laptop")
     seeds.add_argument("--results", default="results", help="folder (default: results)")
 
+    so_far = commands.add_parser("report", help="tables, figures and page of a run so far")
+    so_far.set_defaults(run=_report)
+    so_far.add_argument("--results", default="results", help="folder (default: results)")
+
     compare = commands.add_parser("compare", help="verdicts and settings of two runs")
     compare.set_defaults(run=_compare)
     compare.add_argument("first", help="run folder such as results/laptop")
@@ -85,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--ratio", required=needed, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
         command.add_argument("--variant", default="base", help="variant (default: the run itself)")
-    for command in (cell, stage, shown, plan, seeds):
+    for command in (cell, stage, shown, plan, seeds, so_far):
         command.add_argument(
             "--config",
             action="append",
@@ -144,6 +148,13 @@ def _seeds(options: argparse.Namespace) -> None:
 
     ledger, settings = _judged(options.folder or _open(options)[1].root)
     print(seed_plan(ledger, settings["claims"]["looks"]))
+
+
+def _report(options: argparse.Namespace) -> None:
+    study, paths = _open(options)
+    from grpo_origin.partial import report_so_far
+
+    print(report_so_far(study, paths))
 
 
 def _compare(options: argparse.Namespace) -> None:

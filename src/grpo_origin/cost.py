@@ -25,6 +25,7 @@ from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
 from grpo_origin.tasks.tokenizer import Vocabulary
 
+START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
@@ -103,59 +104,89 @@ def jobs(study: Study) -> dict[str, int]:
     return counts
 
 
-def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
-    """Seconds of work of all jobs of each stage, start-up not counted.
+def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], float]]:
+    """By rule the seconds of work of a job, start-up not counted, from its settings and wildcards.
 
-    Summed over the jobs of the run and its variants, each with its settings:
+    pretraining_data, data_summary   (1 + ood_pool) N pool samples
+    pretrain    N samples
+    sft         epochs x samples
+    rl          the method's steps, each as long as one of plain GRPO with as many completions:
+                short for methods that draw more
+    evaluate    test prompts of all splits x models of a cell
+    converge    steps, each as long as one of plain GRPO; evaluations are not counted
+    sampling    completions, as those of steps: too long, since sampling trains nothing
 
-    data      (1 + ood_pool) N pool samples, written once and read once for the summary
-    pretrain  N samples
-    sft       epochs x samples
-    rl        the method's steps, each as long as one of plain GRPO with as many completions: short
-              for methods that draw more
-    evaluate  test prompts of all splits x models of a cell
-    theory    steps, and sampled completions as those of steps: too long, since sampling trains
-              nothing; evaluations are not counted
-    figures   none but start-up
-
-    Models of variants take longer by their parameters that multiply, against the run's.
+    Models of variants take longer by their parameters that multiply, against the run's. Rules that
+    are not here do little but start.
     """
-    members, planned = lineage.family(study), lineage.jobs(study)
-
-    settings, grid, theory = study.settings, study.grid, study.settings.theory
+    settings, theory = study.settings, study.settings.theory
     vocabulary = len(Vocabulary(settings.world.nodes))
     own = matmul_parameters(settings.model, vocabulary)
-
-    def total(rule: str, of: Callable[[Study, Cell], float], trains: bool = True) -> float:
-        """Sum over the jobs of a rule, those of larger models counting more if it `trains` one."""
-        seconds = 0.0
-        for job in planned[rule]:
-            member = members[variant_of(job["place"])]
-            size = matmul_parameters(member.settings.model, vocabulary) / own if trains else 1.0
-            seconds += of(member, job) * size
-        return seconds
-
     a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
     per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
 
+    def step(completions: int) -> float:
+        return rates.grpo_step_fixed_s + completions * per_completion
+
     def rl_seconds(member: Study, job: Cell) -> float:
         rl = member.methods[job["method"]].settings(member.settings.rl)
-        completions = rl.prompts_per_step * rl.group_size
-        return rl.steps * (rates.grpo_step_fixed_s + completions * per_completion)
+        return rl.steps * step(rl.prompts_per_step * rl.group_size)
 
-    converging = rates.grpo_step_fixed_s + theory.pool * theory.group_size * per_completion
-    converged = len(grid.theory_runs) * theory.steps * converging
-    sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
+    def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
+        """Of a job with a model, which may be larger than the run's."""
+        return lambda member, job: (
+            seconds(member, job) * matmul_parameters(member.settings.model, vocabulary) / own
+        )
+
+    def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
+        return lambda member, job: units(member, job) / rate
+
     return {
-        "data": total("pretraining_data", _pool, trains=False) / rates.data_samples_per_s
-        + total("data_summary", _pool, trains=False) / rates.summary_samples_per_s,
-        "pretrain": total("pretrain", _pretraining) / rates.pretrain_samples_per_s,
-        "sft": total("sft", _fine_tuning) / rates.sft_samples_per_s,
-        "rl": total("rl", rl_seconds),
-        "evaluate": total("evaluate", _evaluated) / rates.evaluate_prompts_per_s,
-        "theory": converged + sampled * per_completion,
-        "figures": 0.0,
+        "pretraining_data": over(_pool, rates.data_samples_per_s),
+        "data_summary": over(_pool, rates.summary_samples_per_s),
+        "pretrain": sized(over(_pretraining, rates.pretrain_samples_per_s)),
+        "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
+        "rl": sized(rl_seconds),
+        "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
+        "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
+        "sampling": lambda member, job: (
+            2 * theory.sampled_prompts * theory.samples * per_completion
+        ),
     }
+
+
+def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
+    """Seconds of work of all jobs of each stage, start-up not counted: the sums of `job_work`.
+
+    Of the run and its variants, each job with its settings.
+    """
+    members, planned = lineage.family(study), lineage.jobs(study)
+    seconds = dict.fromkeys(jobs(study), 0.0)
+    for rule, work in job_work(study, rates).items():
+        seconds[STAGES.get(rule, rule)] += sum(
+            work(members[variant_of(job.get("place", ""))], job) for job in planned[rule]
+        )
+    return seconds
+
+
+def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
+    """How long a job (rule, wildcards) will take, in seconds, from the shipped rates.
+
+    Every job takes START_SECONDS at least. Where there are no rates for the run's model all take
+    alike: what counts is measured soon.
+    """
+    try:
+        work = job_work(study, find_rates({}, shipped / "rates.json", study.settings))
+    except ConfigError:
+        work = {}
+    members = lineage.family(study)
+
+    def guess(rule: str, job: Cell) -> float:
+        if rule not in work:
+            return START_SECONDS
+        return START_SECONDS + work[rule](members[variant_of(job.get("place", ""))], job)
+
+    return guess
 
 
 def _pool(study: Study, job: Cell) -> float:

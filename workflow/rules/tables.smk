@@ -52,23 +52,10 @@ TRAINED_FOLDERS = [
     for variant, axis, seed, ratio, stage in TRAINED
 ]
 
-# KL weight of each method, 0 where the law says nothing of its objective.
-BETAS = {
-    variant: {name: method.kl_weight(member.settings.rl) for name, method in member.methods.items()}
-    for variant, member in FAMILY.items()
-}
-
-# Completions that an RL stage samples: what a mass must be to count as more than zero.
-BUDGETS = {
-    variant: member.settings.rl.prompts * member.settings.rl.group_size
-    for variant, member in FAMILY.items()
-}
-
-# OOD samples that SFT is shown.
-DEMONSTRATIONS = {
-    variant: member.settings.sft.counts["ood"] if member.settings.sft else 0
-    for variant, member in FAMILY.items()
-}
+# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown.
+BETAS = {variant: member.betas for variant, member in FAMILY.items()}
+BUDGETS = {variant: member.budget for variant, member in FAMILY.items()}
+DEMONSTRATIONS = {variant: member.demonstrations for variant, member in FAMILY.items()}
 
 
 rule tables:

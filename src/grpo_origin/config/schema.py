@@ -222,7 +222,7 @@ class ResourceSettings(Section):
 
 # Names that would be folders of the run itself, or mean the run's own settings.
 RESERVED = {
-    "axes": ("variants", "checkpoints", "tables", "figures", "logs"),
+    "axes": ("variants", "checkpoints", "tables", "figures", "logs", "partial"),
     "variants": (BASE,),
 }
 

@@ -83,8 +83,14 @@ def shown(
         failure = None if wrong is None else kind_of(tokens, gold, wrong)
         written.append(Written(tuple(tokens), tuple(log_probs.tolist()), wrong, failure))
     parts = exact_parts(model, Sequences(rows.slice(0, 1)), 1, device)
-    masses = (float(parts[f"log_mass{part}"][0]) for part in ("", "_markers", "_content"))
-    return Shown(*masses, written[0], written[1], tuple(written[2:]))
+    return Shown(
+        log_mass=float(parts["log_mass"][0]),
+        log_mass_markers=float(parts["log_mass_markers"][0]),
+        log_mass_content=float(parts["log_mass_content"][0]),
+        gold=written[0],
+        greedy=written[1],
+        samples=tuple(written[2:]),
+    )
 
 
 @torch.no_grad()

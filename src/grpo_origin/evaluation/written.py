@@ -44,8 +44,8 @@ def chosen_prompts(evaluation: pd.DataFrame, before: str, after: str) -> dict[tu
     reasons: dict[tuple[str, int], list[str]] = {}
     for why, number in picks.items():
         reasons.setdefault((JUDGED, int(number)), []).append(why)
-    firsts = table.groupby(["split", "task"], sort=False)["prompt_index"].min()
-    for (split, _), number in firsts.items():
+    firsts = table.groupby(["split", "task"], sort=False)["prompt_index"].min().reset_index()
+    for split, number in zip(firsts["split"], firsts["prompt_index"], strict=True):
         reasons.setdefault((split, int(number)), []).append("first of its task")
     return {place: ", ".join(why) for place, why in reasons.items()}
 
