@@ -111,139 +111,141 @@ _CELL = "axis ood_ratio stage method trained_on split"
 _SEED_CELL = "axis seed ood_ratio stage method trained_on split"
 _CONVERGED = "method beta axis seed ood_ratio"
 
-TABLES: dict[str, Table] = (
-    {
-        "summary": Table(
-            "evaluation",
-            "a stage of a cell, test split and metric: mean over seeds, all tasks of the split",
-            columns(f"{_CELL} {_OVER_SEEDS}", **_METRIC),
-            _summary,
-        ),
-        "task_summary": Table(
-            "evaluation",
-            "as `summary`, for every task by itself",
-            columns(f"{_CELL} task {_OVER_SEEDS}", **_METRIC),
-            lambda sources: _summary(sources, by_task=True),
-        ),
-        "seed_means": Table(
-            "evaluation",
-            "a stage of a cell, seed, test split and metric: all tasks of the split",
-            columns(f"{_SEED_CELL} metric mean prompts", **_METRIC),
-            _seed_means,
-        ),
-        "task_seed_means": Table(
-            "evaluation",
-            "as `seed_means`, for every task by itself",
-            columns(f"{_SEED_CELL} task metric mean prompts", **_METRIC),
-            lambda sources: _seed_means(sources, by_task=True),
-        ),
-        "gains": Table(
-            "evaluation",
-            "an RL stage of a cell, test split and metric: mean over seeds",
-            columns(f"{_CELL} {_OVER_SEEDS}", **_GAIN),
-            _gains,
-        ),
-        "seed_gains": Table(
-            "evaluation",
-            "an RL stage of a cell, seed, test split and metric",
-            columns(f"{_SEED_CELL} metric mean prompts", **_GAIN),
-            _seed_gains,
-        ),
-        "mass_gains": Table(
-            "evaluation",
-            "an RL stage, test split and bin of starting mass, over axes and ratios: mean over seeds",
-            columns(
-                f"stage method trained_on split {_BIN} low high interval seeds prompts", **_BINNED
+_OF_EVALUATIONS: dict[str, Table] = {
+    "summary": Table(
+        "evaluation",
+        "a stage of a cell, test split and metric: mean over seeds, all tasks of the split",
+        columns(f"{_CELL} {_OVER_SEEDS}", **_METRIC),
+        _summary,
+    ),
+    "task_summary": Table(
+        "evaluation",
+        "as `summary`, for every task by itself",
+        columns(f"{_CELL} task {_OVER_SEEDS}", **_METRIC),
+        lambda sources: _summary(sources, by_task=True),
+    ),
+    "seed_means": Table(
+        "evaluation",
+        "a stage of a cell, seed, test split and metric: all tasks of the split",
+        columns(f"{_SEED_CELL} metric mean prompts", **_METRIC),
+        _seed_means,
+    ),
+    "task_seed_means": Table(
+        "evaluation",
+        "as `seed_means`, for every task by itself",
+        columns(f"{_SEED_CELL} task metric mean prompts", **_METRIC),
+        lambda sources: _seed_means(sources, by_task=True),
+    ),
+    "gains": Table(
+        "evaluation",
+        "an RL stage of a cell, test split and metric: mean over seeds",
+        columns(f"{_CELL} {_OVER_SEEDS}", **_GAIN),
+        _gains,
+    ),
+    "seed_gains": Table(
+        "evaluation",
+        "an RL stage of a cell, seed, test split and metric",
+        columns(f"{_SEED_CELL} metric mean prompts", **_GAIN),
+        _seed_gains,
+    ),
+    "mass_gains": Table(
+        "evaluation",
+        "an RL stage, test split and bin of starting mass, over axes and ratios: mean over seeds",
+        columns(f"stage method trained_on split {_BIN} low high interval seeds prompts", **_BINNED),
+        _mass_gains,
+    ),
+    "seed_mass_gains": Table(
+        "evaluation",
+        "as `mass_gains`, for every seed by itself",
+        columns(f"stage method trained_on split seed {_BIN} prompts", **_BINNED),
+        _seed_mass_gains,
+    ),
+    "mass_spread": Table(
+        "evaluation",
+        "a stage of a cell, seed, test split, quantity and decade that holds any of its prompts",
+        columns(
+            f"{_SEED_CELL} quantity decade prompts",
+            quantity=(TEXT, "mass, or one of its factors: markers, content"),
+            decade=(
+                WHOLE,
+                "power of ten that it is at least: -3 for 0.001 to 0.01, -1 up to 1, the lowest "
+                "(-60) for less too",
             ),
-            _mass_gains,
+            prompts=(WHOLE, "test prompts whose quantity lies there"),
         ),
-        "seed_mass_gains": Table(
-            "evaluation",
-            "as `mass_gains`, for every seed by itself",
-            columns(f"stage method trained_on split seed {_BIN} prompts", **_BINNED),
-            _seed_mass_gains,
+        _mass_spread,
+    ),
+    "theory": Table(
+        "theory",
+        "a run to convergence and pool of prompts",
+        columns(
+            f"{_CONVERGED} pool mass_before mass_after law mass_fixed_point difference distance "
+            "fixed_point_distance above_bound bound_below_1 prompts",
+            difference=(NUMBER, "mean of mass after minus law"),
+            distance=(NUMBER, "mean of |mass after - law|"),
+            fixed_point_distance=(NUMBER, "mean of |mass after - fixed point|"),
+            above_bound=(NUMBER, "share of prompts above the bound by more than the tolerance"),
+            bound_below_1=(NUMBER, "share of prompts of which the bound says anything"),
+            prompts=(WHOLE, "prompts of the pool"),
         ),
-        "mass_spread": Table(
-            "evaluation",
-            "a stage of a cell, seed, test split, quantity and decade that holds any of its prompts",
-            columns(
-                f"{_SEED_CELL} quantity decade prompts",
-                quantity=(TEXT, "mass, or one of its factors: markers, content"),
-                decade=(
-                    WHOLE,
-                    "power of ten that it is at least: -3 for 0.001 to 0.01, -1 up to 1, the lowest "
-                    "(-60) for less too",
-                ),
-                prompts=(WHOLE, "test prompts whose quantity lies there"),
-            ),
-            _mass_spread,
+        _theory,
+        converged=True,
+    ),
+    "theory_prompts": Table(
+        "theory",
+        "a run to convergence and prompt",
+        columns(
+            f"{_CONVERGED} pool split prompt_index task mass_before mass_after mass_fixed_point "
+            "law bound",
+            prompt_index=(WHOLE, "number of the prompt in its split of its file"),
+            bound=(NUMBER, "upper bound of the mass, Q + (e^(1/beta) - 1) Q"),
         ),
-        "theory": Table(
-            "theory",
-            "a run to convergence and pool of prompts",
-            columns(
-                f"{_CONVERGED} pool mass_before mass_after law mass_fixed_point difference distance "
-                "fixed_point_distance above_bound bound_below_1 prompts",
-                difference=(NUMBER, "mean of mass after minus law"),
-                distance=(NUMBER, "mean of |mass after - law|"),
-                fixed_point_distance=(NUMBER, "mean of |mass after - fixed point|"),
-                above_bound=(NUMBER, "share of prompts above the bound by more than the tolerance"),
-                bound_below_1=(NUMBER, "share of prompts of which the bound says anything"),
-                prompts=(WHOLE, "prompts of the pool"),
-            ),
-            _theory,
-            converged=True,
+        _theory_prompts,
+        converged=True,
+    ),
+    "theory_trace": Table(
+        "theory",
+        "an evaluated step of a run to convergence",
+        columns(
+            f"{_CONVERGED} step objective optimal_objective train_mass train_distance "
+            "heldout_mass heldout_distance",
+            objective=(NUMBER, "reward minus beta KL since the row before; empty for grpo"),
+            optimal_objective=(NUMBER, "the largest value that the objective can have"),
+            train_mass=(NUMBER, "mean mass of the prompts trained on"),
+            train_distance=(NUMBER, "their mean |mass - law|"),
+            heldout_mass=(NUMBER, "mean mass of the held-out prompts"),
+            heldout_distance=(NUMBER, "their mean |mass - law|"),
         ),
-        "theory_prompts": Table(
-            "theory",
-            "a run to convergence and prompt",
-            columns(
-                f"{_CONVERGED} pool split prompt_index task mass_before mass_after mass_fixed_point "
-                "law bound",
-                prompt_index=(WHOLE, "number of the prompt in its split of its file"),
-                bound=(NUMBER, "upper bound of the mass, Q + (e^(1/beta) - 1) Q"),
-            ),
-            _theory_prompts,
-            converged=True,
+        _theory_trace,
+        converged=True,
+    ),
+    "sampling": Table(
+        "theory",
+        "a cell and split whose exact masses were checked by sampling from the SFT model",
+        columns(
+            "axis seed ood_ratio split prompts samples exact sampled standard_error "
+            "largest_difference k exact_pass_at_k sampled_pass_at_k agrees",
+            prompts=(WHOLE, "test prompts"),
+            samples=(WHOLE, "completions drawn for each prompt"),
+            exact=(NUMBER, "mean exact mass"),
+            sampled=(NUMBER, "share of correct completions"),
+            standard_error=(NUMBER, "standard error of `sampled` if the exact masses hold"),
+            largest_difference=(NUMBER, "largest |frequency - mass| of a prompt"),
+            k=(WHOLE, "k of pass@k"),
+            exact_pass_at_k=(NUMBER, "mean of 1 - (1 - Q)^k"),
+            sampled_pass_at_k=(NUMBER, "mean unbiased estimate of it from the samples"),
+            agrees=(YES_NO, "whether binomial tests let the exact masses stand"),
         ),
-        "theory_trace": Table(
-            "theory",
-            "an evaluated step of a run to convergence",
-            columns(
-                f"{_CONVERGED} step objective optimal_objective train_mass train_distance "
-                "heldout_mass heldout_distance",
-                objective=(NUMBER, "reward minus beta KL since the row before; empty for grpo"),
-                optimal_objective=(NUMBER, "the largest value that the objective can have"),
-                train_mass=(NUMBER, "mean mass of the prompts trained on"),
-                train_distance=(NUMBER, "their mean |mass - law|"),
-                heldout_mass=(NUMBER, "mean mass of the held-out prompts"),
-                heldout_distance=(NUMBER, "their mean |mass - law|"),
-            ),
-            _theory_trace,
-            converged=True,
-        ),
-        "sampling": Table(
-            "theory",
-            "a cell and split whose exact masses were checked by sampling from the SFT model",
-            columns(
-                "axis seed ood_ratio split prompts samples exact sampled standard_error "
-                "largest_difference k exact_pass_at_k sampled_pass_at_k agrees",
-                prompts=(WHOLE, "test prompts"),
-                samples=(WHOLE, "completions drawn for each prompt"),
-                exact=(NUMBER, "mean exact mass"),
-                sampled=(NUMBER, "share of correct completions"),
-                standard_error=(NUMBER, "standard error of `sampled` if the exact masses hold"),
-                largest_difference=(NUMBER, "largest |frequency - mass| of a prompt"),
-                k=(WHOLE, "k of pass@k"),
-                exact_pass_at_k=(NUMBER, "mean of 1 - (1 - Q)^k"),
-                sampled_pass_at_k=(NUMBER, "mean unbiased estimate of it from the samples"),
-                agrees=(YES_NO, "whether binomial tests let the exact masses stand"),
-            ),
-            _sampling,
-        ),
-    }
-    | STAGE_TABLES
-    | CLAIM_TABLES
+        _sampling,
+    ),
+}
+
+GROUPS = ("evaluation", "theory", "claims")
+TABLES: dict[str, Table] = dict(
+    sorted(
+        (_OF_EVALUATIONS | STAGE_TABLES | CLAIM_TABLES).items(),
+        key=lambda entry: GROUPS.index(entry[1].group),
+    )
 )
 
 
