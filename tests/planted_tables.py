@@ -142,7 +142,9 @@ def _learning(settings: Settings, draws) -> pd.DataFrame:
 
 def _mass_spread(settings: Settings) -> pd.DataFrame:
     """Three quarters of a cell's prompts in one decade, the others in the next."""
-    cells = [(a, s, r) for a in settings.axes for r in settings.axis_ratios(a) for s in settings.seeds]
+    cells = [
+        (a, s, r) for a in settings.axes for r in settings.axis_ratios(a) for s in settings.seeds
+    ]
     rows = [
         {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "split": split}
         | {"quantity": quantity, "decade": decade - seed, "prompts": prompts}

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from browser import needs_chromium, seen
 from grpo_origin.analysis.agreement import COLUMNS
 from grpo_origin.config.load import load_settings
 from grpo_origin.report.figures import ENTRIES, figures_of
 from grpo_origin.report.page import numerics_of, texts, words_of, write_report
 from grpo_origin.report.registry import SHOWN_TABLES
-from browser import needs_chromium, seen
 from planted_tables import planted_settings
 
 PLANTED = "<script>alert(1)</script> & <b>bold</b>"

@@ -155,7 +155,13 @@ def _ratios() -> Any:
 
     unit = alt.Scale(domain=[0, 1])
     base = _base(
-        x=alt.X("ratio:N", sort=None, title=EXPOSURE, axis=alt.Axis(labelAngle=0)),
+        x=alt.X(
+            "ratio:N",
+            sort=None,
+            title=EXPOSURE,
+            axis=alt.Axis(labelAngle=0),
+            scale=alt.Scale(paddingInner=0.4),
+        ),
         xOffset=alt.XOffset("kind:N", sort=list(KINDS.values())),
         color=_looks(alt.Color),
     )
@@ -195,10 +201,9 @@ def _curves() -> Any:
     import altair as alt
 
     lines = _base(
-        x=alt.X("completions:Q", title="completions sampled so far"),
+        x=alt.X("completions:Q", title="completions sampled so far", axis=alt.Axis(tickCount=5)),
         y=alt.Y("value:Q", scale=alt.Scale(domain=[0, 1]), title="mean over prompts"),
         color=_looks(alt.Color),
-        shape=_looks(alt.Shape),
         detail="seed:N",
         opacity=alt.condition("datum.chosen", alt.value(1), alt.value(0.2)),
         tooltip=[
@@ -209,6 +214,7 @@ def _curves() -> Any:
         ],
     )
     dots = lines.transform_filter("datum.chosen").mark_point(filled=True, size=50)
+    dots = dots.encode(shape=_looks(alt.Shape))
     return _sized(alt.layer(lines.mark_line(), dots), 260)
 
 

@@ -59,7 +59,8 @@ class Judged:
 class Card:
     """A claim with its rows.
 
-    `tally` counts its verdicts, `marks` are its rows by axis, as the grid shows them, `figures` names and titles of figures that show it.
+    `tally` counts its verdicts, `marks` are its rows by axis, as the grid shows them, `figures`
+    names and titles of figures that show it.
     """
 
     anchor: str
@@ -154,9 +155,7 @@ def summary(claims: pd.DataFrame, settings: Settings) -> list[str]:
             "gained OOD mass",
             "did not gain OOD mass",
         ),
-        sentence(
-            "no exposure", "absent", "Without any:", "gained nothing", "did gain OOD mass"
-        )
+        sentence("no exposure", "absent", "Without any:", "gained nothing", "did gain OOD mass")
         + (
             f" On {_counted(certified, 'axis', 'axes')} its samples could hold no right answer to "
             "begin with."
