@@ -36,10 +36,11 @@ DIGITS = 4  # significant ones of numbers in the page: more than a reader or a p
 _CELL = ["variant", "axis", "seed", "ratio", "stage", "method", "split"]
 
 
-def explorer_data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the charts show, ready for JSON: tables as {columns, rows}, and labels.
+def explorer_data(tables: Mapping[str, pd.DataFrame], method: str) -> dict[str, Any]:
+    """What the charts show, ready for JSON: tables as {columns, words, rows}, and labels.
 
-    `tables` are EXPLORER_TABLES, of all variants; the order of ratios and stages is that of rows.
+    `tables` are EXPLORER_TABLES, of all variants or of none; `method` is the main one, which is
+    shown first. Rows are in the order of ratios.
     """
     known = {name: _named(tables[name]) for name in EXPLORER_TABLES}
     seeds, means = (known[name].query("metric in @METRICS") for name in ("seed_means", "summary"))
@@ -50,6 +51,7 @@ def explorer_data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "kinds": {stage: _kind(stage) for stage in stages_of(known["seed_means"])},
         "metrics": METRICS,
         "base": BASE,
+        "first": [BASE, method, "ood", "mass"],
         "lowest": LOWEST,
         "seeds": _packed(seeds, [*_CELL, "metric", "mean"]),
         "means": _packed(

@@ -271,7 +271,7 @@ def write_report(
     `unlike_reference` names settings in which the reference run differs; `sections` are shown
     after the explorer.
     """
-    explorer = _explorer(tables)
+    explorer = _explorer(tables, settings.main_method)
     tables = {name: of_base(table) for name, table in tables.items()}
     method = settings.main_method
     ledgers = {
@@ -346,10 +346,10 @@ def write_report(
         temporary.write_text(page + "\n", encoding="utf-8")
 
 
-def _explorer(tables: Mapping[str, pd.DataFrame]) -> Markup | None:
+def _explorer(tables: Mapping[str, pd.DataFrame], method: str) -> Markup | None:
     """Data and charts of the explorer as JSON that may stand inside a page, if there are any."""
     if not {*EXPLORER_TABLES} <= {*tables} or tables["seed_means"].empty:
         return None
     return htmlsafe_json_dumps(
-        {"data": explorer_data(tables), "charts": charts()}, separators=(",", ":")
+        {"data": explorer_data(tables, method), "charts": charts()}, separators=(",", ":")
     )
