@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs bench clean help
+.PHONY: figures test test-slow lint format docs reference leaderboard bench clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,19 @@ format: $(VENV)/installed ## format everything
 docs: $(VENV)/installed ## write docs/configuration.md from the settings
 	grpo-origin docs > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+# What a reader of reference/ wants of the tables of results/reference: no row a seed or prompt, so that they stay small.
+REFERENCE_TABLES := claims summary task_summary gains mass_gains signal_summary takeoff transfer exploration warnings
+
+reference: $(VENV)/installed ## run the reference run (hours) and keep in reference/ what reports compare with
+	snakemake --cores all --configfile config/reference.yaml
+	mkdir -p reference
+	cp results/reference/settings.json $(REFERENCE_TABLES:%=results/reference/tables/%.parquet) reference/
+
+leaderboard: $(VENV)/installed ## run every method and control, and write docs/leaderboard.md (hours)
+	snakemake --cores all --configfile config/leaderboard.yaml
+	grpo-origin leaderboard results/leaderboard > docs/leaderboard.md.new
+	mv docs/leaderboard.md.new docs/leaderboard.md
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done

@@ -35,7 +35,7 @@ def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
             (Path(name) / folder).symlink_to(REPO / folder)
         folders = [f"results/{run}/depth/seed~{seed}/ood~{ratio}" for seed in range(cells)]
         cell = folders[0]
-        command = [
+        command: list[str | Path] = [
             "snakemake",
             "-s",
             str(REPO / "Snakefile"),
@@ -60,7 +60,7 @@ def ours(extra: list[Path], run: str, ratio: str, cells: int) -> Timed:
 def stock(extra: list[Path], ratio: str, cells: int) -> Timed:
     """The cell as one script of stock tools."""
     files = [REPO / "config" / "config.yaml", *extra]
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         REPO / "benchmarks" / "stock_cell.py",
         "--ratio",

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -55,12 +56,12 @@ def study(cells: int, ratios: int) -> dict[str, object]:
     }
 
 
-def cells_of(change: dict[str, object]) -> int:
+def cells_of(change: dict[str, Any]) -> int:
     """Number of cells of a study."""
     return len(change["seeds"]) * sum(len(axis["ratios"]) for axis in change["axes"].values())
 
 
-def planned(change: dict[str, object]) -> dict[str, float]:
+def planned(change: dict[str, Any]) -> dict[str, float]:
     """Jobs, wall and processor seconds and memory of a dry run; processor seconds of a bare one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

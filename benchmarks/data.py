@@ -67,7 +67,8 @@ def phase(name: str, samples: int, folder: Path) -> None:
     elif name == "summary":
         write_summary(made, files, [RATIO], samples, folder / "summary.json")
     elif name == "read":
-        mixture = Mixture(*(Pool(file) for file in files.values()), samples, RATIO, 0)
+        id_pool, ood_pool = (Pool(files[f"pretrain-{split}"]) for split in ("id", "ood"))
+        mixture = Mixture(id_pool, ood_pool, samples, RATIO, 0)
         for start in range(0, samples, BATCH):
             mixture.blocks(start, min(start + BATCH, samples))
     seconds = time.perf_counter() - started

@@ -21,11 +21,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import (
-    LlamaForCausalLM,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
@@ -37,11 +37,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import SFTSettings
 from grpo_origin.data.prompt_sets import write_grpo
 from grpo_origin.data.source import Source
 from grpo_origin.rl.methods.grpo import GRPO
-from grpo_origin.rl.stage import ordered_prompts
-from grpo_origin.rl.trainer import ExactMatch, MethodHooks, make_trainer
+from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
+from grpo_origin.rl.trainer import MethodHooks, make_trainer
+from grpo_origin.tasks.rewards import TaskReward
 from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
@@ -64,8 +66,9 @@ class Setting:
         self.source = Source(settings.world, settings.axes["depth"], 0)
         self.world: World = self.source.world
         save_model(build_model(settings.model, self.world, 0), self.world, folder / "model")
-        write_grpo(self.source, self.rl.prompts, settings.sft.samples, folder / "grpo.parquet")
-        self.dataset = ordered_prompts(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
+        write_grpo(self.source, self.rl.prompts, SFTSettings().counts, folder / "grpo.parquet")
+        rows = ordered_prompts(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
+        self.dataset = prompt_dataset(rows)
         self.longest = max(map(len, self.dataset["gold"]))
 
     def now(self) -> float:
@@ -79,7 +82,8 @@ class Clock(TrainerCallback):
     """The time after each step."""
 
     def __init__(self, now: Timer) -> None:
-        self.now, self.times = now, []
+        self.now = now
+        self.times: list[float] = []
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -123,7 +127,7 @@ def stock(at: Setting) -> float:
         {name: [" ".join(words[i] for i in ids) for ids in rows] for name, rows in columns.items()}
     )
 
-    def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float]:
+    def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float | None]:
         return [
             float(given.split() == right.split()[:-1])
             for given, right in zip(completions, gold, strict=True)
@@ -159,7 +163,7 @@ def stock(at: Setting) -> float:
 
 
 def log_probs(
-    model: LlamaForCausalLM, tokens: torch.Tensor, mask: torch.Tensor, width: int
+    model: torch.nn.Module, tokens: torch.Tensor, mask: torch.Tensor, width: int
 ) -> torch.Tensor:
     """Log-probabilities of the last `width` tokens, tokens and mask (B, P + T), result (B, T)."""
     logits = (
@@ -173,8 +177,12 @@ def log_probs(
 def plain(at: Setting) -> float:
     """Seconds of a step written out in torch."""
     torch.manual_seed(0)
-    rl, reward = at.rl, ExactMatch(at.world)
-    policy, reference = (load_model(at.folder / "model").to(at.device) for _ in range(2))
+    rl, reward = at.rl, TaskReward(at.world)
+    policy: Any  # transformers types neither `to` nor `generate` of a model as they are used
+    reference: Any
+    policy, reference = (load_model(at.folder / "model") for _ in range(2))
+    policy.to(at.device)
+    reference.to(at.device)
     policy.train()
     reference.eval()
     optimiser = torch.optim.AdamW(

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
-from grpo_origin.config.stages import OptimiserSettings
+from grpo_origin.config.stages import OptimiserSettings, SFTSettings
 from grpo_origin.cost import Rates
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import ROW_GROUP, Pool, write_pool
@@ -83,8 +83,8 @@ class Measure:
 
     def sft(self) -> dict[str, float]:
         """SFT."""
-        section = self.settings.sft
-        write_sft(self.source, section.samples, self.folder / "sft.parquet")
+        section = self.settings.sft or SFTSettings()
+        write_sft(self.source, section.counts, self.folder / "sft.parquet")
         rows = Sequences(read_prompts(self.folder / "sft.parquet"))
         order = torch.arange(self.steps * section.batch_size).numpy() % rows.size
 
@@ -95,8 +95,17 @@ class Measure:
         return {"sft_samples_per_s": self.loop(section, batch)}
 
     def grpo(self) -> dict[str, float]:
-        """A GRPO step."""
-        return {"grpo_step_s": ours(Setting(self.settings, self.steps, self.folder))}
+        """A GRPO step, and by one of twice the completions what of it does not grow with them."""
+        rl = self.settings.rl
+        whole, double = (
+            ours(Setting(self.settings.model_copy(update={"rl": changed}), self.steps, self.folder))
+            for changed in (rl, rl.model_copy(update={"group_size": 2 * rl.group_size}))
+        )
+        return {
+            "grpo_step_s": whole,
+            "grpo_step_fixed_s": min(max(0.0, 2 * whole - double), whole),
+            "grpo_step_completions": float(rl.prompts_per_step * rl.group_size),
+        }
 
     def evaluate(self) -> dict[str, float]:
         """Exact evaluation of a model."""

@@ -31,9 +31,9 @@ def sweep(prefork: bool) -> float:
         (Path(name) / "bench.yaml").write_text(CONFIG.format(prefork=str(prefork).lower()))
         for folder in ("config", "profiles"):
             (Path(name) / folder).symlink_to(REPO / folder)
-        files = [REPO / "config" / "smoke.yaml", "bench.yaml"]
+        files: list[str | Path] = [REPO / "config" / "smoke.yaml", "bench.yaml"]
         target = "results/bench/depth/seed~0/ood~0.1/evaluation.parquet"
-        command = [
+        command: list[str | Path] = [
             "snakemake",
             "-s",
             REPO / "Snakefile",

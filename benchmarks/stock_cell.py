@@ -29,7 +29,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import (
     AutoModelForCausalLM,
     DataCollatorForLanguageModeling,
-    LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
@@ -39,6 +39,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import ood_count
 from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import SFTSettings
 from grpo_origin.data.pools import ROW_GROUP, training_chunk
 from grpo_origin.data.prompt_sets import read_prompts, write_grpo, write_sft, write_test
 from grpo_origin.data.source import Source
@@ -85,7 +86,7 @@ def pretraining_text(
 
 
 def pretrain(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerFast,
     settings: Settings,
@@ -127,7 +128,7 @@ def sft(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None
     spaced = dataset.map(
         lambda row: {"completion": " " + row["completion"]}
     )  # prompt and completion are joined as text
-    section = settings.sft
+    section = settings.sft or SFTSettings()
     arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=section.batch_size,
@@ -140,7 +141,7 @@ def sft(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> None
     trainer.save_model(str(folder))
 
 
-def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float]:
+def exact_match(completions: list[str], gold: list[str], **_: object) -> list[float | None]:
     """Reward 1 for the right text; `<eos>` is not part of decoded text."""
     return [
         float(given.split() == right.split()[:-1])
@@ -175,7 +176,8 @@ def grpo(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> Non
 @torch.no_grad()
 def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> float:
     """Share of right completions among those sampled."""
-    model = AutoModelForCausalLM.from_pretrained(folder).to("cpu" if CPU else "cuda").eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model.to("cpu" if CPU else "cuda").eval()
     right = 0.0
     for start in range(0, len(dataset), PROMPTS_A_BATCH):
         rows = dataset[start : start + PROMPTS_A_BATCH]
@@ -194,7 +196,10 @@ def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast)
             drawn[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
         right += sum(
-            exact_match(found, [gold for gold in rows["completion"] for _ in range(SAMPLES)])
+            filter(
+                None,
+                exact_match(found, [gold for gold in rows["completion"] for _ in range(SAMPLES)]),
+            )
         )
     return right / (len(dataset) * SAMPLES)
 
@@ -219,8 +224,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        write_sft(source, settings.sft.samples, root / "sft.parquet")
-        write_grpo(source, settings.rl.prompts, settings.sft.samples, root / "grpo.parquet")
+        counts = (settings.sft or SFTSettings()).counts
+        write_sft(source, counts, root / "sft.parquet")
+        write_grpo(source, settings.rl.prompts, counts, root / "grpo.parquet")
         write_test(source, settings.evaluation.prompts, root / "test.parquet")
         samples = pretraining_text(source, settings, options.ratio, vocabulary)
         lap("data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,48 @@ def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=tree, env=variables, capture_output=True, text=True, timeout=600
     )
+
+
+def kill_again_and_again(tree: Path, moments: Sequence[float], *arguments: str) -> None:
+    """Run a sweep, kill -9 of its controller after these seconds, until it may end."""
+    for seconds in moments:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        variables = environment() | {"PYTHONPATH": "", "XDG_CACHE_HOME": str(tree / ".cache")}
+        child = subprocess.Popen(
+            command,
+            cwd=tree,
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(seconds)
+        child.kill()
+        child.wait()
+    result = snakemake(tree, "--cores", "2", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def assert_same_results(run: Path, other: Path) -> None:
+    """Another run has the models, data and evaluations of a run byte for byte, and its tables."""
+    for path in sorted(filter(Path.is_file, run.rglob("*"))):
+        same = other / path.relative_to(run)
+        if (
+            path.name == "model.safetensors"
+            or path.parent.name == "data"
+            or path.name == "evaluation.parquet"
+        ):
+            assert same.read_bytes() == path.read_bytes(), path
+        if path.suffix == ".csv":
+            assert _timeless(same) == _timeless(path), path
+    assert not list(other.rglob("*.tmp"))
+
+
+def _timeless(path: Path) -> list[dict[str, str]]:
+    """The rows of a table but for how long a step took."""
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in csv.DictReader(path.open())
+    ]
 
 
 def planned(tree: Path, *arguments: str) -> dict[str, int]:

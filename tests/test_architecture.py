@@ -22,6 +22,7 @@ ABOVE = [
     "cell",
     "cost",
     "show",
+    "partial",
     "cli",
     "__main__",
 ]  # single modules on top of all rooms

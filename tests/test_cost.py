@@ -71,7 +71,7 @@ def test_jobs_by_hand():
         "pretrain": 4,
         "sft": 4,
         "rl": 8,
-        "evaluate": 4,
+        "evaluate": 4 + 2,  # what the models of two cells write
         "theory": 5,  # 1 ratio x 1 seed x 2 methods x 2 betas, and 1 sampling check
         "figures": 5,
     }
@@ -100,6 +100,20 @@ def test_methods_and_prompts_decide_the_rl_stages():
     assert jobs(many)["rl"] == 4 * 3
     assert work_seconds(many, RATES)["rl"] == 4 * 3 * 12 * 2
     assert work_seconds(many, RATES)["evaluate"] == 4 * 5 * 3 * 8 / 16
+
+
+def test_group_size_and_model_of_a_variant_count():
+    changes = {"wide": {"rl": {"group_size": 8}}, "deep": {"model": {"layers": 2}}}
+    fixed = RATES.model_copy(update={"grpo_step_fixed_s": 0.5, "grpo_step_completions": 8})
+    run, both = work_seconds(study(), fixed), work_seconds(study(variants=changes), fixed)
+    plain = 4 * 4  # completions of a step; 1.5 s of a step of 8 are theirs
+    stages = 4 * 2 * 12
+    assert run["rl"] == stages * (0.5 + plain / 8 * 1.5)
+    deep = (2 * (4 * 32 * 32 + 3 * 32 * 64) + 25 * 32) / MATMUL
+    added = stages * (0.5 + 2 * plain / 8 * 1.5) + stages * (0.5 + plain / 8 * 1.5) * deep
+    assert both["rl"] - run["rl"] == pytest.approx(added)
+    assert both["pretrain"] - run["pretrain"] == pytest.approx(run["pretrain"] * deep)
+    assert both["data"] == run["data"]
 
 
 def test_seconds_by_hand():
@@ -135,7 +149,7 @@ def test_hours_are_of_gpus_where_a_stage_has_them():
     assert result["gpu_hours"] == hours == pytest.approx(32 / 3600 + 4)
     assert result["stages"]["sft"]["hours"] == pytest.approx((3.2 / 3600 + 4) * 4)
     assert result["stages"]["data"]["hours"] == pytest.approx(12 / 3600 + 10)
-    assert result["jobs"] == 40
+    assert result["jobs"] == 42
     assert result["disk_bytes"]["all"] == sum(disk(wide, RATES, 100).values())
 
 
@@ -154,6 +168,8 @@ def test_missing_rates_are_named_in_one_line(tmp_path):
         find_rates({}, tmp_path / "none.json", tiny())
     with pytest.raises(ConfigError, match="--grpo-step-s: Input should be greater than 0"):
         find_rates({"grpo_step_s": 0.0}, file, tiny())
+    with pytest.raises(ConfigError, match="grpo_step_fixed_s: is more than the whole step"):
+        find_rates({"grpo_step_fixed_s": 3.0}, file, tiny())
 
 
 def test_a_run_of_any_name_takes_the_rates_of_a_scale_with_the_same_model(tmp_path):
@@ -186,7 +202,8 @@ def test_shipped_rates_serve_every_run_with_the_default_model(name, tmp_path, ca
 
 def test_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in RATES.model_dump().items()]
+    rates = RATES.model_dump(exclude_none=True)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in rates.items()]
     paper = ["cost", "--config", str(REPO / "config" / "paper.yaml")]
     main([*paper, "--json", "plan.json", *options])
     written = json.loads((tmp_path / "plan.json").read_text())

@@ -58,6 +58,18 @@ def test_an_axis_without_a_cell_in_any_variant_has_no_figure_of_contrasts():
     assert {name for name in names if name.startswith("contrasts")} == {"contrasts-many"}
 
 
+def test_variants_without_the_method_shown_have_no_figure_of_contrasts():
+    others = {"deep": {"methods": ["dapo"]}, "slow": {"methods": [{"dapo": {"draws": 2}}]}}
+    names = set(figures_of(planted_settings(variants=others)))
+    assert not {name for name in names if name.startswith("contrasts")}
+    one = others | {"deep": {"methods": ["grpo", "dapo"]}}
+    names = set(figures_of(planted_settings(variants=one)))
+    assert {name for name in names if name.startswith("contrasts")} == {
+        "contrasts-many",
+        "contrasts-single",
+    }
+
+
 def test_a_figure_is_added_in_one_place(extra, full, settings, tmp_path):
     added = figures_of(settings)["extra-many"]
     assert (added.entry.name, added.axis) == ("extra", "many")

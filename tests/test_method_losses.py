@@ -22,7 +22,7 @@ LOSSES = {
     "dr_grpo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.2) * m).sum() / (len(m) * 10),
     "dapo": lambda d, m, a, p: (clipped(d.exp(), a, 0.2, 0.28) * m).sum() / m.sum(),
     "gspo": lambda d, m, a, p: clipped(
-        ((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 3e-4, 4e-4
+        ((d * m).sum(1, keepdim=True) / m.sum(1, keepdim=True)).exp(), a, 1e-2, 1.3e-2
     ).mean(),
     "cispo": lambda d, m, a, p: (-(d.exp().clamp(max=1.28) * a * p) * m).sum() / m.sum(),
     "abc_grpo": lambda d, m, a, p: (

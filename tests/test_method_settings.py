@@ -155,6 +155,18 @@ def test_a_method_that_does_not_declare_what_its_hooks_do_is_refused(monkeypatch
     assert all(word in str(error.value) for word in words)
 
 
+def test_a_method_may_have_its_own_rate():
+    study = tiny_study(methods=["grpo", {"raft": {"learning_rate": 1e-4}}])
+    rates = {n: m.settings(study.settings.rl).learning_rate for n, m in study.methods.items()}
+    assert rates == {"grpo": study.settings.rl.learning_rate, "raft": 1e-4}
+
+
+def test_methods_whose_papers_have_no_kl_term_have_none():
+    rl = tiny_study(rl={"beta": 0.01}).settings.rl
+    without = {name for name in names() if find(name)().settings(rl).beta == 0}
+    assert {"cispo", "dapo", "dr_grpo", "expert_iteration", "grpo_kl_free", "luffy"} == without
+
+
 def test_law_and_bound_speak_of_methods_that_optimise_reward_less_kl_only():
     speak = {name for name in names() if find(name).objective == "reward-kl"}
     assert {"grpo", "rloo", "dr_grpo", "gspo", "cispo", "curriculum"} <= speak

@@ -82,14 +82,17 @@ def test_raft_and_expert_iteration_weigh_right_completions_only(rollout):
     third = 4 / 3  # the mean over 4 rows is then the mean over 3 right ones
     assert close(find("raft")().advantages(made), [third, 0, third, third])
     assert close(find("expert_iteration")().advantages(made), [third, 0, third, third])
-    assert find("expert_iteration")().arguments() == {"steps_per_generation": 4}
+    assert find("expert_iteration")().arguments() == {"steps_per_generation": 5}
     nothing = rollout([WRONG_LAST, WRONG_LAST], 2)
     assert close(find("raft")().advantages(nothing), [0, 0])
 
 
 def test_reinforce_rej_drops_groups_without_contrast(rollout):
     made = rollout([GOLD, WRONG_LAST, GOLD, GOLD, WRONG_BOTH, WRONG_BOTH], 2)
-    assert close(find("reinforce_rej")().advantages(made), [1, -1, 0, 0, 0, 0])
+    # The mean over six rows is then that over the two kept.
+    assert close(find("reinforce_rej")().advantages(made), [3, -3, 0, 0, 0, 0])
+    nothing = rollout([WRONG_LAST, WRONG_LAST], 2)
+    assert close(find("reinforce_rej")().advantages(nothing), [0, 0])
 
 
 def test_process_rewards_every_right_step(rollout):

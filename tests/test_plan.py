@@ -37,6 +37,7 @@ CONFIG = ("--configfile", "tiny.yaml")
 DATA = {"pretraining_data": 1, "prompts": 3, "data_summary": 1}
 TRAINING = {"pretrain": 2, "sft": 2, "rl": 4, "evaluate": 2}
 CORE = (*DATA, *TRAINING)  # data to evaluations, without tables and figures
+WROTE = {"completions": 2}  # what the models of both cells write
 AFTER = dict.fromkeys(("tables", "claims", "figures", "report"), 1)  # what follows evaluations
 SAMPLED = {"sampling": 1, "theory_tables": 1}  # what follows SFT beside RL
 
@@ -150,10 +151,11 @@ def test_a_docstring_or_comment_runs_nothing(sweep, module):
 
 
 EDITS = {
-    "src/grpo_origin/rl/methods/grpo.py": {"rl": 4, "evaluate": 2} | AFTER,
+    "src/grpo_origin/rl/methods/grpo.py": {"rl": 4, "evaluate": 2} | WROTE | AFTER,
     "src/grpo_origin/rl/methods/dapo.py": {},  # not of this run
-    "src/grpo_origin/tasks/task.py": DATA | TRAINING | AFTER | SAMPLED,
-    "workflow/scripts/evaluate.py": {"evaluate": 2} | AFTER,
+    "src/grpo_origin/tasks/task.py": DATA | TRAINING | WROTE | AFTER | SAMPLED,
+    "workflow/scripts/evaluate.py": {"evaluate": 2} | WROTE | AFTER,
+    "workflow/scripts/completions.py": WROTE | dict.fromkeys(("tables", "figures", "report"), 1),
     "workflow/scripts/report.py": {"report": 1},
 }
 
@@ -173,9 +175,9 @@ def test_an_edited_statement_runs_what_depends_on_it_and_a_touched_file_nothing(
 @pytest.mark.parametrize(
     ("deleted", "expected"),
     [
-        ("sft", {"sft": 1, "rl": 2, "evaluate": 1} | AFTER),
-        ("grpo~id", {"rl": 1, "evaluate": 1} | AFTER),
-        ("evaluation.parquet", {"evaluate": 1} | AFTER),
+        ("sft", {"sft": 1, "rl": 2, "evaluate": 1, "completions": 1} | AFTER),
+        ("grpo~id", {"rl": 1, "evaluate": 1, "completions": 1} | AFTER),
+        ("evaluation.parquet", {"evaluate": 1, "completions": 1} | AFTER),
         ("../data/summary.json", {"data_summary": 1}),
         ("../data/sft.parquet", {}),  # nothing needs it
     ],
@@ -233,7 +235,7 @@ def test_a_copied_run_does_not_pass_for_one_of_other_settings(copy, metadata):
         shutil.rmtree(copy / ".snakemake")
     assert replanned(copy, run="b") == {"report": 1}  # it shows the name of the run
     other = {"run": "b", "rl": {"learning_rate": 1e-4}}
-    assert replanned(copy, **other) == {"rl": 4, "evaluate": 2} | AFTER
+    assert replanned(copy, **other) == {"rl": 4, "evaluate": 2} | WROTE | AFTER
     config = write_config(copy, "changed.yaml", **other)
     said = snakemake(copy, "-n", "--configfile", config)
     (line,) = re.findall(r"^results/b holds results .*$", said.stdout + said.stderr, re.MULTILINE)
@@ -248,7 +250,7 @@ def test_a_stage_replaced_by_that_of_another_cell_is_made_again(copy, with_recor
     shutil.copytree(source, target)
     if with_record:
         shutil.copy2(source.parent / ".records" / "sft", target.parent / ".records")
-    assert planned(copy, *CONFIG) == {"sft": 1, "rl": 2, "evaluate": 1} | AFTER
+    assert planned(copy, *CONFIG) == {"sft": 1, "rl": 2, "evaluate": 1, "completions": 1} | AFTER
 
 
 def test_tables_of_other_cells_do_not_pass_for_these(copy):
@@ -308,7 +310,7 @@ def gpu_rules(tree: Path, *arguments: str) -> set[str]:
 
 def test_jobs_that_would_take_the_gpu_ask_for_it(gpu_machine, monkeypatch):
     config = write_config(gpu_machine, numerics={"device": "auto"})
-    takers = {"pretrain", "sft", "rl", "evaluate", "sampling"}
+    takers = {"pretrain", "sft", "rl", "evaluate", "completions", "sampling"}
     assert gpu_rules(gpu_machine, "--configfile", config) == takers
     cpu = write_config(gpu_machine, "cpu.yaml")
     assert gpu_rules(gpu_machine, "--configfile", cpu) == set()

@@ -93,7 +93,7 @@ def test_what_was_to_be_expected_follows_from_the_masses(cell):
         ("grpo", {"rl": {"iterations": 2}}, SAMPLES // 2),
         ("dapo", {}, None),
         ("igrpo", {}, SAMPLES),
-        ("expert_iteration", {}, 2 * 4 * 4 * GROUP),
+        ("expert_iteration", {}, 2 * 5 * 4 * GROUP),
     ],
 )
 def test_whatever_a_method_samples_is_counted(

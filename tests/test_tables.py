@@ -34,6 +34,15 @@ LEDGER_ROW = [
     {"method": "grpo", "claim": "exposure", "axis": "any name", "statement": "other"}
     | {"cells": "those", "verdict": "supported", "seeds": 10, "effect": 0.4}
 ]
+WROTE = [
+    {"axis": "any name", "seed": 0, "ood_ratio": "0.10", "stage": stage, "method": method}
+    | {"trained_on": method and "ood", "split": "ood", "task": "trav;4;A", "prompt_index": 1}
+    | {"chosen": "best gain", "prompt": "<bos> A <trav> <solve>", "kind": "greedy"}
+    | dict.fromkeys(("log_mass", "log_mass_markers", "log_mass_content"), -0.5)
+    | {"first_wrong": None if method else 1.0, "failure": None if method else "content"}
+    | {"position": 1, "token": "B", "part": "content", "probability": 0.5, "right": bool(method)}
+    for stage, method in (("sft", None), ("grpo~ood", "grpo"))
+]
 WITH_PRETRAINING = ("pretrain", *STAGES, "raft~ood")
 
 
@@ -90,6 +99,7 @@ def sources(tmp_path_factory) -> Sources:
     return Sources(
         evaluation_files=[evaluations],
         answer_files=[frame(root / "answers.parquet", [drawn])],
+        completion_files=[frame(root / "completions.parquet", WROTE)],
         training=training,
         runs=[frame(root / "runs.parquet", [run | prompt | masses])],
         traces=[frame(root / "trace.parquet", [run | {"step": 10} | dict.fromkeys(course, 0.5)])],

@@ -12,7 +12,16 @@ from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import place_of
 from grpo_origin.lineage import family, jobs, maker
-from helpers import TINY, copy_code, planned, snakemake, tiny_study, write_config
+from helpers import (
+    TINY,
+    assert_same_results,
+    copy_code,
+    kill_again_and_again,
+    planned,
+    snakemake,
+    tiny_study,
+    write_config,
+)
 
 CELL = {"axis": "mini", "seed": 0, "ratio": "0.25"}
 STAGES = ("pretrain", "sft", "grpo~id", "grpo~ood")
@@ -228,6 +237,15 @@ def test_a_finished_sweep_has_nothing_to_do_and_a_new_variant_only_its_own(sweep
     config = write_config(tree, "more.yaml", variants=more)
     after = dict.fromkeys(("tables", "claims", "figures", "report"), 1)
     assert planned(tree, "--configfile", config) == {"rl": 4, "evaluate": 2} | after
+
+
+def test_a_sweep_with_variants_may_be_killed(sweep, tmp_path):
+    """Once while stages train that variants share, once while they train their own."""
+    config = write_config(
+        copy_code(tmp_path), "variants.yaml", variants=VARIANTS, runtime={"checkpoint_seconds": 0}
+    )
+    kill_again_and_again(tmp_path, (9, 12), "--configfile", config)
+    assert_same_results(sweep, tmp_path / "results" / "tiny")
 
 
 def test_a_cell_of_a_variant_without_snakemake_has_the_same_evaluation(sweep, tmp_path):

@@ -5,14 +5,10 @@ What it runs again is in test_plan.py.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +19,16 @@ import yaml
 
 from grpo_origin.config.paths import stage_of
 from grpo_origin.rl.trainer import LOGGED
-from helpers import copy_code, environment, planned, read, snakemake, tiny, write_config
+from helpers import (
+    assert_same_results,
+    copy_code,
+    kill_again_and_again,
+    planned,
+    read,
+    snakemake,
+    tiny,
+    write_config,
+)
 
 CORE = (
     "pretraining_data",
@@ -176,7 +181,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_the_sweep_leaves_the_promised_files(sweep):
-    stages = ["evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
+    stages = ["completions.parquet", "evaluation.parquet", "grpo~id", "grpo~ood", "pretrain", "sft"]
     for ratio, more in (
         ("0", ["theory"]),
         ("0.25", []),
@@ -293,8 +298,8 @@ def test_the_console_has_one_line_a_job_and_says_where_the_results_are(sweep):
     assert any("results/tiny/figures/" in line for line in lines)
     assert any("results/tiny/report.html" in line for line in lines)
     jobs = lines[lines.index(next(line for line in lines if line.startswith("total"))) + 2 :]
-    assert sum(line.startswith("[") for line in jobs) == 21
-    assert all(line.startswith("[") or "steps (" in line for line in jobs[:-2]), jobs
+    assert sum(line.startswith("[") for line in jobs) == 23
+    assert all(line.startswith("[") or "jobs done" in line for line in jobs[:-2]), jobs
     log = (sweep / "results/tiny/logs/pretrain/mini/seed~0/ood~0.25.log").read_text()
     assert "step 250/250" in log
     assert "s left" in log
@@ -350,39 +355,7 @@ def test_a_stage_made_again_has_the_same_weights(sweep, tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_killed_again_and_again_ends_with_the_same_results(sweep, tmp_path):
-    """kill -9 of the controller at moments spread over the sweep; the same command each time."""
     copy_code(tmp_path)
     write_config(tmp_path, runtime={"checkpoint_seconds": 0})
-    for seconds in (4, 7, 9, 11, 13, 15):
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *CONFIG]
-        child = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(seconds)
-        child.kill()
-        child.wait()
-    result = snakemake(tmp_path, "--cores", "2", *CONFIG)
-    assert result.returncode == 0, result.stdout + result.stderr
-    for path in sorted((sweep / "results" / "tiny").rglob("*")):
-        other = tmp_path / path.relative_to(sweep)
-        if (
-            path.name == "model.safetensors"
-            or path.parent.name == "data"
-            or path.name == "evaluation.parquet"
-        ):
-            assert other.read_bytes() == path.read_bytes(), path
-        if path.suffix == ".csv":
-            assert timeless(other) == timeless(path), path
-    assert not list((tmp_path / "results").rglob("*.tmp"))
-
-
-def timeless(path: Path) -> list[dict[str, str]]:
-    """The rows of a table but for how long a step took."""
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in csv.DictReader(path.open())
-    ]
+    kill_again_and_again(tmp_path, (4, 7, 9, 11, 13, 15), *CONFIG)
+    assert_same_results(sweep / "results" / "tiny", tmp_path / "results" / "tiny")

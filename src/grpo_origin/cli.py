@@ -69,18 +69,27 @@ def _parser() -> argparse.ArgumentParser:
     seeds.add_argument("folder", nargs="?", help="run folder such as results/laptop")
     seeds.add_argument("--results", default="results", help="folder (default: results)")
 
+    so_far = commands.add_parser("report", help="tables, figures and page of a run so far")
+    so_far.set_defaults(run=_report)
+    so_far.add_argument("--results", default="results", help="folder (default: results)")
+
     compare = commands.add_parser("compare", help="verdicts and settings of two runs")
     compare.set_defaults(run=_compare)
     compare.add_argument("first", help="run folder such as results/laptop")
     compare.add_argument("second", help="another one, or reference")
 
+    board = commands.add_parser("leaderboard", help="the methods of a run as a Markdown page")
+    board.set_defaults(run=_leaderboard)
+    board.add_argument("folder", help="run folder such as results/leaderboard")
+
     for command in (cell, stage, shown):
-        command.add_argument("--axis", required=True)
-        command.add_argument("--seed", required=True)
-        command.add_argument("--ratio", required=True, help="OOD ratio as written in the config")
+        needed = command is not shown  # which can be told a folder instead
+        command.add_argument("--axis", required=needed)
+        command.add_argument("--seed", required=needed)
+        command.add_argument("--ratio", required=needed, help="OOD ratio as written in the config")
         command.add_argument("--results", default="results", help="folder (default: results)")
         command.add_argument("--variant", default="base", help="variant (default: the run itself)")
-    for command in (cell, stage, shown, plan, seeds):
+    for command in (cell, stage, shown, plan, seeds, so_far):
         command.add_argument(
             "--config",
             action="append",
@@ -117,9 +126,15 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from grpo_origin.show import show
+    from grpo_origin.show import show, take_cell
 
+    run = take_cell(options)
     study, paths = _open_variant(options)
+    if run and run != study.settings.run:
+        raise ConfigError(
+            f"{options.cell} is of the run {run}, the configuration is of {study.settings.run}: "
+            "give that run's with --config"
+        )
     known = [stage.name for stage in study.grid.stages]
     stages = options.stage or known
     for name in stages:
@@ -135,12 +150,36 @@ def _seeds(options: argparse.Namespace) -> None:
     print(seed_plan(ledger, settings["claims"]["looks"]))
 
 
+def _report(options: argparse.Namespace) -> None:
+    study, paths = _open(options)
+    from grpo_origin.partial import report_so_far
+
+    print(report_so_far(study, paths))
+
+
 def _compare(options: argparse.Namespace) -> None:
     from grpo_origin.analysis.agreement import comparison
     from grpo_origin.config.load import differing
 
     (ledger, settings), (other, settings_there) = map(_judged, (options.first, options.second))
     print(comparison(ledger, other, list(differing(settings, settings_there))))
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.stages import method_label
+    from grpo_origin.analysis.tables import TABLES
+    from grpo_origin.config.paths import Paths
+    from grpo_origin.jobs.files import read_table
+    from grpo_origin.report.leaderboard import leaderboard_page
+
+    _, settings = _judged(options.folder)
+    folder = Path(options.folder)
+    file = Paths(folder.name, str(folder.parent)).table("leaderboard", "parquet")
+    table = read_table(file, [*TABLES["leaderboard"].columns]).to_pandas()
+    main = method_label(
+        "grpo" if "grpo" in settings["methods"] else next(iter(settings["methods"]))
+    )
+    print(leaderboard_page(table, settings["run"], main, settings["claims"]["equivalent"]))
 
 
 def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from grpo_origin import lineage
 from grpo_origin.config.fields import ConfigError, Section
@@ -25,6 +25,7 @@ from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
 from grpo_origin.tasks.tokenizer import Vocabulary
 
+START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
@@ -34,6 +35,7 @@ STAGES = {
     "converge": "theory",
     "sampling": "theory",
     "answers": "evaluate",
+    "completions": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",
@@ -49,6 +51,12 @@ class Rates(Section):
     )
     sft_samples_per_s: float = Field(gt=0, description="SFT samples a second")
     grpo_step_s: float = Field(gt=0, description="seconds of a GRPO step (benchmarks/grpo_step.py)")
+    grpo_step_fixed_s: float = Field(
+        0.0, ge=0, description="seconds of it that do not grow with the completions (default 0)"
+    )
+    grpo_step_completions: float | None = Field(
+        None, gt=0, description="completions of that step (default: those of the run's steps)"
+    )
     evaluate_prompts_per_s: float = Field(
         gt=0, description="test prompts evaluated a second, for one model"
     )
@@ -63,6 +71,12 @@ class Rates(Section):
         gt=0, description="bytes of a pool sample on disk (benchmarks/data.py)"
     )
     startup_s: float = Field(ge=0, description="seconds of start-up of a job")
+
+    @model_validator(mode="after")
+    def _check(self) -> Rates:
+        if self.grpo_step_fixed_s > self.grpo_step_s:
+            raise ValueError("grpo_step_fixed_s: is more than the whole step (grpo_step_s)")
+        return self
 
 
 def matmul_parameters(model: ModelSettings, vocabulary: int) -> int:
@@ -90,41 +104,89 @@ def jobs(study: Study) -> dict[str, int]:
     return counts
 
 
+def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], float]]:
+    """By rule the seconds of work of a job, start-up not counted, from its settings and wildcards.
+
+    pretraining_data, data_summary   (1 + ood_pool) N pool samples
+    pretrain    N samples
+    sft         epochs x samples
+    rl          the method's steps, each as long as one of plain GRPO with as many completions:
+                short for methods that draw more
+    evaluate    test prompts of all splits x models of a cell
+    converge    steps, each as long as one of plain GRPO; evaluations are not counted
+    sampling    completions, as those of steps: too long, since sampling trains nothing
+
+    Models of variants take longer by their parameters that multiply, against the run's. Rules that
+    are not here do little but start.
+    """
+    settings, theory = study.settings, study.settings.theory
+    vocabulary = len(Vocabulary(settings.world.nodes))
+    own = matmul_parameters(settings.model, vocabulary)
+    a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
+    per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
+
+    def step(completions: int) -> float:
+        return rates.grpo_step_fixed_s + completions * per_completion
+
+    def rl_seconds(member: Study, job: Cell) -> float:
+        rl = member.methods[job["method"]].settings(member.settings.rl)
+        return rl.steps * step(rl.prompts_per_step * rl.group_size)
+
+    def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
+        """Of a job with a model, which may be larger than the run's."""
+        return lambda member, job: (
+            seconds(member, job) * matmul_parameters(member.settings.model, vocabulary) / own
+        )
+
+    def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
+        return lambda member, job: units(member, job) / rate
+
+    return {
+        "pretraining_data": over(_pool, rates.data_samples_per_s),
+        "data_summary": over(_pool, rates.summary_samples_per_s),
+        "pretrain": sized(over(_pretraining, rates.pretrain_samples_per_s)),
+        "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
+        "rl": sized(rl_seconds),
+        "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
+        "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
+        "sampling": lambda member, job: (
+            2 * theory.sampled_prompts * theory.samples * per_completion
+        ),
+    }
+
+
 def work_seconds(study: Study, rates: Rates) -> dict[str, float]:
-    """Seconds of work of all jobs of each stage, start-up not counted.
+    """Seconds of work of all jobs of each stage, start-up not counted: the sums of `job_work`.
 
-    Summed over the jobs of the run and its variants, each with its settings:
-
-    data      (1 + ood_pool) N pool samples, written once and read once for the summary
-    pretrain  N samples
-    sft       epochs x samples
-    rl        the method's steps, each as long as one of plain GRPO: short for methods that draw
-              more
-    evaluate  test prompts of all splits x models of a cell
-    theory    steps and sampled completions in units of a GRPO step's completions: too long, since
-              a step has a fixed part and sampling trains nothing; evaluations are not counted
-    figures   none but start-up
+    Of the run and its variants, each job with its settings.
     """
     members, planned = lineage.family(study), lineage.jobs(study)
+    seconds = dict.fromkeys(jobs(study), 0.0)
+    for rule, work in job_work(study, rates).items():
+        seconds[STAGES.get(rule, rule)] += sum(
+            work(members[variant_of(job.get("place", ""))], job) for job in planned[rule]
+        )
+    return seconds
 
-    def total(rule: str, of: Callable[[Study, Cell], float]) -> float:
-        """Sum over the jobs of a rule."""
-        return sum(of(members[variant_of(job["place"])], job) for job in planned[rule])
 
-    settings, grid = study.settings, study.grid
-    theory, a_step = settings.theory, settings.rl.prompts_per_step * settings.rl.group_size
-    converged = len(grid.theory_runs) * theory.steps * theory.pool * theory.group_size
-    sampled = len(grid.sampled_cells) * 2 * theory.sampled_prompts * theory.samples
-    return {
-        "data": total("pretraining_data", _pool) / rates.data_samples_per_s
-        + total("data_summary", _pool) / rates.summary_samples_per_s,
-        "pretrain": total("pretrain", _pretraining) / rates.pretrain_samples_per_s,
-        "sft": total("sft", _fine_tuning) / rates.sft_samples_per_s,
-        "rl": total("rl", _rl_steps) * rates.grpo_step_s,
-        "evaluate": total("evaluate", _evaluated) / rates.evaluate_prompts_per_s,
-        "theory": (converged + sampled) / a_step * rates.grpo_step_s,
-        "figures": 0.0,
-    }
+def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
+    """How long a job (rule, wildcards) will take, in seconds, from the shipped rates.
+
+    Every job takes START_SECONDS at least. Where there are no rates for the run's model all take
+    alike: what counts is measured soon.
+    """
+    try:
+        work = job_work(study, find_rates({}, shipped / "rates.json", study.settings))
+    except ConfigError:
+        work = {}
+    members = lineage.family(study)
+
+    def guess(rule: str, job: Cell) -> float:
+        if rule not in work:
+            return START_SECONDS
+        return START_SECONDS + work[rule](members[variant_of(job.get("place", ""))], job)
+
+    return guess
 
 
 def _pool(study: Study, job: Cell) -> float:
@@ -139,10 +201,6 @@ def _pretraining(study: Study, job: Cell) -> float:
 def _fine_tuning(study: Study, job: Cell) -> float:
     sft = study.settings.sft
     return sft.epochs * sft.samples if sft else 0
-
-
-def _rl_steps(study: Study, job: Cell) -> float:
-    return study.methods[job["method"]].settings(study.settings.rl).steps
 
 
 def _evaluated(study: Study, job: Cell) -> float:
@@ -232,7 +290,8 @@ def find_rates(
     known = entries[names[0]] if names else {}
     values = {name: known[name] for name in Rates.model_fields if name in known}
     values |= {name: value for name, value in given.items() if value is not None}
-    if missing := [_option(name) for name in Rates.model_fields if name not in values]:
+    required = [name for name, field in Rates.model_fields.items() if field.is_required()]
+    if missing := [_option(name) for name in required if name not in values]:
         wanted = repr(names[0] if names else scale or settings.run)
         raise ConfigError(
             f"no rate for {wanted} in {file}: name an entry with --scale "
@@ -242,7 +301,8 @@ def find_rates(
         return Rates(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{_option(str(first['loc'][0]))}: {first['msg']}") from None
+        place = f"{_option(str(first['loc'][0]))}: " if first["loc"] else ""
+        raise ConfigError(place + first["msg"].removeprefix("Value error, ")) from None
 
 
 def _entries(file: str | Path) -> dict[str, dict[str, Any]]:

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import Paths
+from grpo_origin.config.places import CELL_FORM, cell_at
 from grpo_origin.study import Study
 
 if TYPE_CHECKING:
     from grpo_origin.evaluation.completions import Shown, Written
 
-SAMPLES = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `grpo-origin show`, but for those that name a cell."""
+    """The options of `grpo-origin show`, but for those that name a cell by its parts."""
+    parser.add_argument(
+        "cell",
+        nargs="?",
+        metavar="CELL",
+        help=f"a cell's folder, {CELL_FORM}; or give --axis, --seed and --ratio",
+    )
     parser.add_argument(
         "--stage", nargs="+", metavar="STAGE", help="stages to show (default: all of the cell)"
     )
     parser.add_argument("--split", default="ood", help="split of the test prompt (default: ood)")
     parser.add_argument("--prompt", type=int, default=0, help="its prompt_index (default: 0)")
     parser.add_argument(
-        "--samples", type=int, default=SAMPLES, help=f"completions sampled (default: {SAMPLES})"
+        "--samples", type=int, help="completions sampled (default: those of table `completions`)"
     )
+
+
+def take_cell(options: argparse.Namespace) -> str | None:
+    """Options of `show` with the parts of its CELL filled in; the run's name, if CELL has one.
+
+    Raises ConfigError if CELL is no cell's folder, or if there is none and parts are missing.
+    """
+    if options.cell is None:
+        missing = [f"--{name}" for name in ("axis", "seed", "ratio") if not getattr(options, name)]
+        if missing:
+            raise ConfigError(f"which cell? name its folder, {CELL_FORM}, or {', '.join(missing)}")
+        return None
+    place = cell_at(options.cell)
+    options.axis, options.seed, options.ratio = place.axis, place.seed, place.ratio
+    options.variant, options.results = place.variant, place.results
+    return place.run
 
 
 def show(
@@ -35,14 +57,14 @@ def show(
     stages: Iterable[str],
     split: str,
     number: int,
-    samples: int,
+    samples: int | None = None,
 ) -> str:
     """What stages of a cell (axis, seed, ratio) write on one test prompt, as text.
 
     Raises ConfigError for a split or prompt that there isn't, ArtefactError if files are missing.
     """
     from grpo_origin.data.prompt_sets import read_prompts
-    from grpo_origin.evaluation.completions import shown
+    from grpo_origin.evaluation.completions import SAMPLES, shown
     from grpo_origin.tasks.tokenizer import Vocabulary
     from grpo_origin.training.model import load_model
     from grpo_origin.training.numerics import choose_device
@@ -54,6 +76,7 @@ def show(
     prompts = read_prompts(paths.data(axis, seed, "test"), split)
     if not 0 <= number < prompts.num_rows:
         raise ConfigError(f"--prompt: {split} has prompts 0 to {prompts.num_rows - 1}")
+    samples = SAMPLES if samples is None else samples
     if samples < 0:
         raise ConfigError(f"--samples: must be at least 0, not {samples}")
     row = prompts.slice(number, 1).to_pylist()[0]
@@ -73,20 +96,33 @@ def show(
 
 
 def _stage(stage: str, found: Shown, gold: Sequence[int], names: Sequence[str]) -> list[str]:
-    """A stage's lines: masses, the right completion's probabilities, what it writes."""
+    """A stage's lines: masses and where they are lost, what it writes."""
+    mass, markers, content = (
+        math.exp(value)
+        for value in (found.log_mass, found.log_mass_markers, found.log_mass_content)
+    )
     lines = [
-        f"{stage}: correct mass Q {found.mass:.4g} "
-        f"(markers {found.markers:.4g} x content {found.content:.4g})",
-        *_with_chances("right", gold, found.gold, names, ""),
-        *_written("greedy", found.greedy, gold, names),
+        f"{stage}: correct mass Q {mass:.4g} (markers {markers:.4g} x content {content:.4g})",
+        *_written("right", found.gold, names, _lost(found, names)),
     ]
-    for i, sample in enumerate(found.samples, start=1):
-        lines += _written(f"sample {i}", sample, gold, names)
+    for kind, text in found.by_kind.items():
+        if text is not found.gold:
+            lines += _written(kind.replace("-", " "), text, names, _verdict(text, gold, names))
     return lines
 
 
-def _written(label: str, text: Written, gold: Sequence[int], names: Sequence[str]) -> list[str]:
-    return _with_chances(label, text.tokens, text.probabilities, names, _verdict(text, gold, names))
+def _lost(found: Shown, names: Sequence[str]) -> str:
+    """Where the right completion loses most of its mass."""
+    chances = found.gold.log_probs
+    place = min(range(len(chances)), key=chances.__getitem__)
+    share = chances[place] / found.log_mass if found.log_mass else 0.0
+    token = names[found.gold.tokens[place]]
+    return f"least likely: token {place + 1}, {token} ({share:.0%} of -ln Q)"
+
+
+def _written(label: str, text: Written, names: Sequence[str], verdict: str) -> list[str]:
+    chances = [math.exp(value) for value in text.log_probs]
+    return _with_chances(label, text.tokens, chances, names, verdict)
 
 
 def _with_chances(
@@ -108,16 +144,13 @@ def _with_chances(
 
 def _verdict(text: Written, gold: Sequence[int], names: Sequence[str]) -> str:
     """Whether it is right, else its first mistake: which token, in whose place, of what kind."""
-    from grpo_origin.evaluation.completions import kind_of
-
     if text.wrong is None:
         return "right"
     wrote, wanted = (
         names[tokens[text.wrong]] if text.wrong < len(tokens) else "nothing"
         for tokens in (text.tokens, gold)
     )
-    kind = kind_of(text.tokens, gold, text.wrong)
-    return f"wrong at token {text.wrong + 1}: {wrote} for {wanted} ({kind})"
+    return f"wrong at token {text.wrong + 1}: {wrote} for {wanted} ({text.failure})"
 
 
 def _chance(value: float) -> str:

@@ -57,6 +57,21 @@ class Study:
         return names[names.index(stage) - 1] if stage in names else names[-1]
 
     @property
+    def betas(self) -> dict[str, float]:
+        """KL weight of each method, 0 where the law says nothing of its objective."""
+        return {name: method.kl_weight(self.settings.rl) for name, method in self.methods.items()}
+
+    @property
+    def budget(self) -> int:
+        """Completions that an RL stage samples: what a mass must be to count as more than zero."""
+        return self.settings.rl.prompts * self.settings.rl.group_size
+
+    @property
+    def demonstrations(self) -> int:
+        """OOD samples that SFT is shown."""
+        return self.settings.sft.counts["ood"] if self.settings.sft else 0
+
+    @property
     def rl_prompts(self) -> int:
         """Prompts a split in the RL prompt set: what the most demanding method needs."""
         return max(self.least_prompts, prompts_needed(self.settings, self.methods))

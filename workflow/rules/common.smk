@@ -273,20 +273,6 @@ def remake_outdated(wildcards):
     return []
 
 
-# Each job prints a line of its own when it is done (jobs/job.py); the scheduler would add three.
-CHATTER = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED)
-SELECTING = "Select jobs to execute..."  # this one is no event
-
-
-def is_worth_a_line(record):
-    return getattr(record, "event", None) not in CHATTER and record.msg != SELECTING
-
-
-for handler in logger.handlers:
-    if handler.name == "DefaultStreamHandler":  # Snakemake's log file keeps everything
-        handler.addFilter(is_worth_a_line)
-
-
 # Snakemake's own lock outlives a killed controller and would refuse the next one (so it is off, see
 # profiles/default); this one is let go by the kernel. Local jobs are then forked from one process
 # that has the imports done; not where they take a GPU, and on a cluster each job starts by itself.

@@ -1,3 +1,6 @@
+from grpo_origin.config.places import completions_of
+
+
 rule evaluate:
     input:
         stages=stages_of_cell,
@@ -37,3 +40,24 @@ rule answers:
         code=code_of("answers"),
     script:
         "../scripts/answers.py"
+
+
+# What the report shows of what models write: of the run's own settings, in two cells an axis.
+rule completions:
+    input:
+        stages=[PATHS.stage(**CELL, stage=name) for name in GRID.shown_stages],
+        test=PATHS.data(**GROUP, name="test"),
+        evaluation=PATHS.evaluation(**CELL),
+    output:
+        completions_of(PATHS, **CELL),
+    log:
+        PATHS.log("completions", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "numerics"),
+        stages=GRID.shown_stages,
+        code=code_of("completions"),
+    script:
+        "../scripts/completions.py"

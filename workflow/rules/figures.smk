@@ -1,8 +1,14 @@
-# Tables -> figures -> report.
+# Tables -> figures -> report. What is marked by `report(...)` is in `snakemake --report` too.
+from grpo_origin.config.places import run_readme
+
+
+report: "../report/run.rst"
+
+
 FIGURE_TABLES = sorted({name for drawing in FIGURES.values() for name in drawing.entry.tables})
 PAGE_TABLES = [
     name
-    for name in ("claims", "warnings", *SHOWN_TABLES, *EXPLORER_TABLES)
+    for name in ("claims", "warnings", "completions", *SHOWN_TABLES, *EXPLORER_TABLES)
     if name in TABLE_NAMES
 ]
 
@@ -11,7 +17,15 @@ rule figures:
     input:
         [PATHS.table(name, "parquet") for name in FIGURE_TABLES],
     output:
-        png=[PATHS.figure(name, "png") for name in FIGURES],
+        png=[
+            report(
+                PATHS.figure(name, "png"),
+                caption=os.path.abspath(PATHS.figure(name, "rst")),
+                category=drawing.entry.category,
+                labels={"figure": drawing.entry.name, "axis": drawing.axis or "all"},
+            )
+            for name, drawing in FIGURES.items()
+        ],
         pdf=[PATHS.figure(name, "pdf") for name in FIGURES],
     log:
         PATHS.log("figures"),
@@ -33,7 +47,14 @@ rule report:
         tables=[PATHS.table(name, "parquet") for name in PAGE_TABLES],
         stages=STAGE_FOLDERS,
     output:
-        PATHS.report,
+        page=report(
+            PATHS.report,
+            caption="../report/page.rst",
+            category="The report as one page",
+            labels={"page": "report.html"},
+        ),
+        captions=[PATHS.figure(name, "rst") for name in FIGURES],
+        readme=run_readme(PATHS),
     log:
         PATHS.log("report"),
     resources:
@@ -50,7 +71,8 @@ rule report:
 
 ALL_TARGETS = [
     PATHS.report,
-    [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf")],
+    run_readme(PATHS),
+    [PATHS.figure(name, suffix) for name in FIGURES for suffix in ("png", "pdf", "rst")],
     PATHS.table_files(TABLE_NAMES),
     PATHS.tables_readme,
     EVALUATIONS,

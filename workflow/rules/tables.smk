@@ -1,5 +1,5 @@
 # Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
-from grpo_origin.analysis.tables import names_of
+from grpo_origin.analysis.tables import TABLES, names_of
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     names_of(group, converged=bool(GRID.theory_runs))
@@ -22,6 +22,24 @@ ANSWERS = [
 ]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
 
+# Tables that `snakemake --report` shows beside the figures.
+REPORTED = ("claims", "warnings", "summary", "gains", *SHOWN_TABLES)
+
+
+def table_outputs(names):
+    """Both files of each table; what a row is, is its label in `snakemake --report`."""
+    for name in names:
+        csv, parquet = PATHS.table_files([name])
+        if name in REPORTED:
+            csv = report(
+                csv,
+                caption="../report/table.rst",
+                category="Tables",
+                labels={"table": name, "row": TABLES[name].row},
+            )
+        yield from (csv, parquet)
+
+
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
     (variant, *cell.values(), stage.name)
@@ -34,23 +52,10 @@ TRAINED_FOLDERS = [
     for variant, axis, seed, ratio, stage in TRAINED
 ]
 
-# KL weight of each method, 0 where the law says nothing of its objective.
-BETAS = {
-    variant: {name: method.kl_weight(member.settings.rl) for name, method in member.methods.items()}
-    for variant, member in FAMILY.items()
-}
-
-# Completions that an RL stage samples: what a mass must be to count as more than zero.
-BUDGETS = {
-    variant: member.settings.rl.prompts * member.settings.rl.group_size
-    for variant, member in FAMILY.items()
-}
-
-# OOD samples that SFT is shown.
-DEMONSTRATIONS = {
-    variant: member.settings.sft.counts["ood"] if member.settings.sft else 0
-    for variant, member in FAMILY.items()
-}
+# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown.
+BETAS = {variant: member.betas for variant, member in FAMILY.items()}
+BUDGETS = {variant: member.budget for variant, member in FAMILY.items()}
+DEMONSTRATIONS = {variant: member.demonstrations for variant, member in FAMILY.items()}
 
 
 rule tables:
@@ -58,8 +63,9 @@ rule tables:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
+        completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
     output:
-        tables=PATHS.table_files(EVALUATION_TABLES),
+        tables=list(table_outputs(EVALUATION_TABLES)),
         readme=PATHS.tables_readme,
     log:
         PATHS.log("tables"),
@@ -82,7 +88,7 @@ rule theory_tables:
         traces=[PATHS.theory(**run, trace=True) for run in GRID.theory_runs],
         samples=[PATHS.sampling(**cell) for cell in GRID.sampled_cells],
     output:
-        tables=PATHS.table_files(THEORY_TABLES),
+        tables=list(table_outputs(THEORY_TABLES)),
     log:
         PATHS.log("theory_tables"),
     resources:
@@ -105,7 +111,7 @@ rule claims:
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
-        tables=PATHS.table_files(CLAIM_TABLES),
+        tables=list(table_outputs(CLAIM_TABLES)),
     log:
         PATHS.log("claims"),
     resources:

@@ -5,9 +5,6 @@ with job(snakemake, "tables"):
     from grpo_origin.analysis.table_files import write_readme, write_tables
 
     inputs, params = snakemake.input, snakemake.params
-    sources = by_variant(
-        inputs,
-        params,
-    )
+    sources = by_variant(inputs, params, completion_files=inputs.completions)
     write_tables(snakemake.output.tables, sources)
     write_readme(snakemake.output.readme, params.names)

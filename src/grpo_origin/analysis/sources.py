@@ -39,6 +39,7 @@ class Sources:
 
     evaluation_files: Files = ()
     answer_files: Files = ()
+    completion_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()

@@ -56,6 +56,15 @@ def columns(names: str, **described: tuple[str, str]) -> dict[str, Column]:
     }
 
 
+def column_lines(described: Mapping[str, Column]) -> list[str]:
+    """Columns with types and meanings as a Markdown table."""
+    lines = ["| column | type | meaning |", "|---|---|---|"]
+    for column, (kind, meaning) in described.items():
+        text = meaning.replace("|", "\\|")
+        lines.append(f"| `{column}` | {kind} | {text} |")
+    return lines
+
+
 @dataclass(frozen=True)
 class Table:
     """An entry of the registry.

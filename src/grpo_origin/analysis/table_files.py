@@ -12,6 +12,7 @@ import pandas as pd
 
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.statistics import METRICS
+from grpo_origin.analysis.table_entry import column_lines
 from grpo_origin.analysis.tables import TABLES
 from grpo_origin.config.paths import BASE
 from grpo_origin.jobs.files import atomic
@@ -80,10 +81,7 @@ def readme(names: Iterable[str]) -> str:
     for name in names:
         entry = TABLES[name]
         lines += ["", f"## {name}", "", f"One row: {entry.row}.", ""]
-        lines += ["| column | type | meaning |", "|---|---|---|"]
-        for column, (kind, meaning) in entry.columns.items():
-            text = meaning.replace("|", "\\|")
-            lines.append(f"| `{column}` | {kind} | {text} |")
+        lines += column_lines(entry.columns)
     return "\n".join(lines) + "\n"
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_origin.analysis.claim_tables import CLAIM_TABLES
-from grpo_origin.analysis.sources import STAGE, Sources
-from grpo_origin.analysis.stages import METHOD_COLUMNS, of_method
+from grpo_origin.analysis.sources import Sources
+from grpo_origin.analysis.stage_tables import STAGE_TABLES
+from grpo_origin.analysis.stages import of_method
 from grpo_origin.analysis.table_entry import (
     NUMBER,
     TEXT,
@@ -21,7 +22,6 @@ from grpo_origin.analysis.table_entry import (
     Table,
     columns,
 )
-from grpo_origin.config.paths import LEARNING_CURVE, SIGNAL, TRAINING_LOG
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,46 +73,6 @@ def _mass_spread(sources: Sources) -> pd.DataFrame:
     return mass_spread(sources.evaluations)
 
 
-def _training(sources: Sources) -> pd.DataFrame:
-    """Training logs of the RL stages without wall seconds: tables of a run are always the same."""
-    known = ("variant", *STAGE, *METHOD_COLUMNS)
-    logged = [name for name in TABLES["training"].columns if name not in known]
-    return sources.of_stages(TRAINING_LOG, logged)
-
-
-def _signal_summary(sources: Sources) -> pd.DataFrame:
-    """Table `signal` over seeds."""
-    import numpy as np
-
-    table = sources.of_stages(SIGNAL)
-    with np.errstate(divide="ignore"):
-        table["log_missed"] = np.log1p(-table["any_success"].to_numpy(dtype=float))
-    groups = table.groupby(["axis", "ood_ratio", "stage", *METHOD_COLUMNS], sort=False)
-    over = groups.agg(
-        seeds=("seed", "nunique"),
-        completions=("completions", "sum"),
-        rewarded=("rewarded", "sum"),
-        contrast_share=("contrast_share", "mean"),
-        gold_tokens=("gold_tokens", "sum"),
-        moved=("moved", "sum"),
-    )
-    over["expected_successes"] = groups["expected_successes"].sum(min_count=1)
-    over["any_success"] = -np.expm1(groups["log_missed"].sum(min_count=1))
-    return over.reset_index()
-
-
-def _answers(sources: Sources) -> pd.DataFrame:
-    import pandas as pd
-
-    from grpo_origin.analysis.answers import answer_masses
-
-    if sources.answers is None:
-        return pd.DataFrame(
-            columns=[name for name in TABLES["answers"].columns if name != "variant"]
-        )
-    return answer_masses(sources.answers)
-
-
 def _theory_prompts(sources: Sources) -> pd.DataFrame:
     if sources.converged is None:
         raise ValueError("no runs to convergence given")
@@ -151,216 +111,140 @@ _CELL = "axis ood_ratio stage method trained_on split"
 _SEED_CELL = "axis seed ood_ratio stage method trained_on split"
 _CONVERGED = "method beta axis seed ood_ratio"
 
-TABLES: dict[str, Table] = {
-    "summary": Table(
-        "evaluation",
-        "a stage of a cell, test split and metric: mean over seeds, all tasks of the split",
-        columns(f"{_CELL} {_OVER_SEEDS}", **_METRIC),
-        _summary,
-    ),
-    "task_summary": Table(
-        "evaluation",
-        "as `summary`, for every task by itself",
-        columns(f"{_CELL} task {_OVER_SEEDS}", **_METRIC),
-        lambda sources: _summary(sources, by_task=True),
-    ),
-    "seed_means": Table(
-        "evaluation",
-        "a stage of a cell, seed, test split and metric: all tasks of the split",
-        columns(f"{_SEED_CELL} metric mean prompts", **_METRIC),
-        _seed_means,
-    ),
-    "task_seed_means": Table(
-        "evaluation",
-        "as `seed_means`, for every task by itself",
-        columns(f"{_SEED_CELL} task metric mean prompts", **_METRIC),
-        lambda sources: _seed_means(sources, by_task=True),
-    ),
-    "gains": Table(
-        "evaluation",
-        "an RL stage of a cell, test split and metric: mean over seeds",
-        columns(f"{_CELL} {_OVER_SEEDS}", **_GAIN),
-        _gains,
-    ),
-    "seed_gains": Table(
-        "evaluation",
-        "an RL stage of a cell, seed, test split and metric",
-        columns(f"{_SEED_CELL} metric mean prompts", **_GAIN),
-        _seed_gains,
-    ),
-    "mass_gains": Table(
-        "evaluation",
-        "an RL stage, test split and bin of starting mass, over axes and ratios: mean over seeds",
-        columns(f"stage method trained_on split {_BIN} low high interval seeds prompts", **_BINNED),
-        _mass_gains,
-    ),
-    "seed_mass_gains": Table(
-        "evaluation",
-        "as `mass_gains`, for every seed by itself",
-        columns(f"stage method trained_on split seed {_BIN} prompts", **_BINNED),
-        _seed_mass_gains,
-    ),
-    "mass_spread": Table(
-        "evaluation",
-        "a stage of a cell, seed, test split, quantity and decade that holds any of its prompts",
-        columns(
-            f"{_SEED_CELL} quantity decade prompts",
-            quantity=(TEXT, "mass, or one of its factors: markers, content"),
-            decade=(
-                WHOLE,
-                "power of ten that it is at least: -3 for 0.001 to 0.01, -1 up to 1, the lowest "
-                "(-60) for less too",
+TABLES: dict[str, Table] = (
+    {
+        "summary": Table(
+            "evaluation",
+            "a stage of a cell, test split and metric: mean over seeds, all tasks of the split",
+            columns(f"{_CELL} {_OVER_SEEDS}", **_METRIC),
+            _summary,
+        ),
+        "task_summary": Table(
+            "evaluation",
+            "as `summary`, for every task by itself",
+            columns(f"{_CELL} task {_OVER_SEEDS}", **_METRIC),
+            lambda sources: _summary(sources, by_task=True),
+        ),
+        "seed_means": Table(
+            "evaluation",
+            "a stage of a cell, seed, test split and metric: all tasks of the split",
+            columns(f"{_SEED_CELL} metric mean prompts", **_METRIC),
+            _seed_means,
+        ),
+        "task_seed_means": Table(
+            "evaluation",
+            "as `seed_means`, for every task by itself",
+            columns(f"{_SEED_CELL} task metric mean prompts", **_METRIC),
+            lambda sources: _seed_means(sources, by_task=True),
+        ),
+        "gains": Table(
+            "evaluation",
+            "an RL stage of a cell, test split and metric: mean over seeds",
+            columns(f"{_CELL} {_OVER_SEEDS}", **_GAIN),
+            _gains,
+        ),
+        "seed_gains": Table(
+            "evaluation",
+            "an RL stage of a cell, seed, test split and metric",
+            columns(f"{_SEED_CELL} metric mean prompts", **_GAIN),
+            _seed_gains,
+        ),
+        "mass_gains": Table(
+            "evaluation",
+            "an RL stage, test split and bin of starting mass, over axes and ratios: mean over seeds",
+            columns(
+                f"stage method trained_on split {_BIN} low high interval seeds prompts", **_BINNED
             ),
-            prompts=(WHOLE, "test prompts whose quantity lies there"),
+            _mass_gains,
         ),
-        _mass_spread,
-    ),
-    "training": Table(
-        "evaluation",
-        "an optimiser step of an RL stage",
-        columns(
-            "axis seed ood_ratio stage method trained_on step loss reward_mean reward_std "
-            "zero_variance_share kl entropy completion_length clip_share grad_norm learning_rate",
-            loss=(NUMBER, "loss of the method"),
-            reward_mean=(NUMBER, "mean reward of the rollouts, 0 to 1"),
-            reward_std=(NUMBER, "standard deviation of the rewards in a group, mean over groups"),
-            zero_variance_share=(NUMBER, "share of groups whose rewards are all equal"),
-            kl=(NUMBER, "estimated KL divergence from the SFT model; nats a token"),
-            entropy=(NUMBER, "entropy of the next token; nats"),
-            completion_length=(NUMBER, "mean length of the rollouts; tokens"),
-            clip_share=(NUMBER, "share of tokens whose probability ratio was clipped"),
-            grad_norm=(NUMBER, "norm of the gradient before clipping"),
-            learning_rate=(NUMBER, "learning rate"),
+        "seed_mass_gains": Table(
+            "evaluation",
+            "as `mass_gains`, for every seed by itself",
+            columns(f"stage method trained_on split seed {_BIN} prompts", **_BINNED),
+            _seed_mass_gains,
         ),
-        _training,
-    ),
-    "learning_curves": Table(
-        "evaluation",
-        "an evaluated step of an RL stage and split: exact masses on some of its test prompts",
-        columns(
-            "axis seed ood_ratio stage method trained_on step completions split mass "
-            "log_mass_mean greedy_accuracy",
-            completions=(WHOLE, "completions sampled so far"),
-            mass=(NUMBER, "mean correct mass"),
-            log_mass_mean=(NUMBER, "mean natural logarithm of it; nats"),
-            greedy_accuracy=(NUMBER, "share of prompts that greedy decoding answers right"),
-        ),
-        lambda sources: sources.of_stages(LEARNING_CURVE),
-    ),
-    "answers": Table(
-        "evaluation",
-        "a cell, stage and split where right answers count whatever their trace, with samples of "
-        "them: none unless `rl.reward` is `answer` here or in a variant",
-        columns(
-            "axis seed ood_ratio stage method trained_on split prompts samples trace_mass "
-            "answer_mass low high",
-            samples=(WHOLE, "completions drawn for each prompt"),
-            trace_mass=(NUMBER, "mean exact mass of the right trace with its answer: lower bound"),
-            answer_mass=(NUMBER, "share of completions that end in the right answer"),
-            low=(NUMBER, "lower end of its 95 % exact interval (Clopper and Pearson)"),
-            high=(NUMBER, "upper end of it"),
-        ),
-        _answers,
-    ),
-    "signal": Table(
-        "evaluation",
-        "an RL stage: what could be sampled, what was rewarded, whether it learnt anything",
-        columns(
-            "axis seed ood_ratio stage method trained_on completions rewarded contrast_share "
-            "expected_successes any_success gold_tokens moved",
-            completions=(WHOLE, "completions sampled in all"),
-            rewarded=(WHOLE, "those among them that got the full reward"),
-            contrast_share=(NUMBER, "share of groups that held right and wrong completions"),
-            expected_successes=(
-                NUMBER,
-                "matches expected of the SFT model, if rewarded at temperature 1",
+        "mass_spread": Table(
+            "evaluation",
+            "a stage of a cell, seed, test split, quantity and decade that holds any of its prompts",
+            columns(
+                f"{_SEED_CELL} quantity decade prompts",
+                quantity=(TEXT, "mass, or one of its factors: markers, content"),
+                decade=(
+                    WHOLE,
+                    "power of ten that it is at least: -3 for 0.001 to 0.01, -1 up to 1, the lowest "
+                    "(-60) for less too",
+                ),
+                prompts=(WHOLE, "test prompts whose quantity lies there"),
             ),
-            any_success=(NUMBER, "probability of at least one match by the SFT model; likewise"),
-            gold_tokens=(WHOLE, "tokens of right completions that the method was shown"),
-            moved=(YES_NO, "whether any weight differs from the SFT model's, bit for bit"),
+            _mass_spread,
         ),
-        lambda sources: sources.of_stages(SIGNAL),
-    ),
-    "signal_summary": Table(
-        "evaluation",
-        "an axis, OOD ratio and RL stage: what its seeds had to learn from",
-        columns(
-            "axis ood_ratio stage method trained_on seeds completions rewarded contrast_share "
-            "expected_successes any_success gold_tokens moved",
-            completions=(WHOLE, "completions sampled, all seeds together"),
-            rewarded=(WHOLE, "those among them that got the full reward"),
-            contrast_share=(NUMBER, "share of groups that held right and wrong ones; mean"),
-            expected_successes=(NUMBER, "matches expected of the SFT models, all seeds together"),
-            any_success=(NUMBER, "probability of at least one match in any seed"),
-            gold_tokens=(WHOLE, "tokens of right completions shown, all seeds together"),
-            moved=(WHOLE, "seeds in which any weight differs from the SFT model's"),
+        "theory": Table(
+            "theory",
+            "a run to convergence and pool of prompts",
+            columns(
+                f"{_CONVERGED} pool mass_before mass_after law mass_fixed_point difference distance "
+                "fixed_point_distance above_bound bound_below_1 prompts",
+                difference=(NUMBER, "mean of mass after minus law"),
+                distance=(NUMBER, "mean of |mass after - law|"),
+                fixed_point_distance=(NUMBER, "mean of |mass after - fixed point|"),
+                above_bound=(NUMBER, "share of prompts above the bound by more than the tolerance"),
+                bound_below_1=(NUMBER, "share of prompts of which the bound says anything"),
+                prompts=(WHOLE, "prompts of the pool"),
+            ),
+            _theory,
+            converged=True,
         ),
-        _signal_summary,
-    ),
-    "theory": Table(
-        "theory",
-        "a run to convergence and pool of prompts",
-        columns(
-            f"{_CONVERGED} pool mass_before mass_after law mass_fixed_point difference distance "
-            "fixed_point_distance above_bound bound_below_1 prompts",
-            difference=(NUMBER, "mean of mass after minus law"),
-            distance=(NUMBER, "mean of |mass after - law|"),
-            fixed_point_distance=(NUMBER, "mean of |mass after - fixed point|"),
-            above_bound=(NUMBER, "share of prompts above the bound by more than the tolerance"),
-            bound_below_1=(NUMBER, "share of prompts of which the bound says anything"),
-            prompts=(WHOLE, "prompts of the pool"),
+        "theory_prompts": Table(
+            "theory",
+            "a run to convergence and prompt",
+            columns(
+                f"{_CONVERGED} pool split prompt_index task mass_before mass_after mass_fixed_point "
+                "law bound",
+                prompt_index=(WHOLE, "number of the prompt in its split of its file"),
+                bound=(NUMBER, "upper bound of the mass, Q + (e^(1/beta) - 1) Q"),
+            ),
+            _theory_prompts,
+            converged=True,
         ),
-        _theory,
-        converged=True,
-    ),
-    "theory_prompts": Table(
-        "theory",
-        "a run to convergence and prompt",
-        columns(
-            f"{_CONVERGED} pool split prompt_index task mass_before mass_after mass_fixed_point "
-            "law bound",
-            prompt_index=(WHOLE, "number of the prompt in its split of its file"),
-            bound=(NUMBER, "upper bound of the mass, Q + (e^(1/beta) - 1) Q"),
+        "theory_trace": Table(
+            "theory",
+            "an evaluated step of a run to convergence",
+            columns(
+                f"{_CONVERGED} step objective optimal_objective train_mass train_distance "
+                "heldout_mass heldout_distance",
+                objective=(NUMBER, "reward minus beta KL since the row before; empty for grpo"),
+                optimal_objective=(NUMBER, "the largest value that the objective can have"),
+                train_mass=(NUMBER, "mean mass of the prompts trained on"),
+                train_distance=(NUMBER, "their mean |mass - law|"),
+                heldout_mass=(NUMBER, "mean mass of the held-out prompts"),
+                heldout_distance=(NUMBER, "their mean |mass - law|"),
+            ),
+            _theory_trace,
+            converged=True,
         ),
-        _theory_prompts,
-        converged=True,
-    ),
-    "theory_trace": Table(
-        "theory",
-        "an evaluated step of a run to convergence",
-        columns(
-            f"{_CONVERGED} step objective optimal_objective train_mass train_distance "
-            "heldout_mass heldout_distance",
-            objective=(NUMBER, "reward minus beta KL since the row before; empty for grpo"),
-            optimal_objective=(NUMBER, "the largest value that the objective can have"),
-            train_mass=(NUMBER, "mean mass of the prompts trained on"),
-            train_distance=(NUMBER, "their mean |mass - law|"),
-            heldout_mass=(NUMBER, "mean mass of the held-out prompts"),
-            heldout_distance=(NUMBER, "their mean |mass - law|"),
+        "sampling": Table(
+            "theory",
+            "a cell and split whose exact masses were checked by sampling from the SFT model",
+            columns(
+                "axis seed ood_ratio split prompts samples exact sampled standard_error "
+                "largest_difference k exact_pass_at_k sampled_pass_at_k agrees",
+                prompts=(WHOLE, "test prompts"),
+                samples=(WHOLE, "completions drawn for each prompt"),
+                exact=(NUMBER, "mean exact mass"),
+                sampled=(NUMBER, "share of correct completions"),
+                standard_error=(NUMBER, "standard error of `sampled` if the exact masses hold"),
+                largest_difference=(NUMBER, "largest |frequency - mass| of a prompt"),
+                k=(WHOLE, "k of pass@k"),
+                exact_pass_at_k=(NUMBER, "mean of 1 - (1 - Q)^k"),
+                sampled_pass_at_k=(NUMBER, "mean unbiased estimate of it from the samples"),
+                agrees=(YES_NO, "whether binomial tests let the exact masses stand"),
+            ),
+            _sampling,
         ),
-        _theory_trace,
-        converged=True,
-    ),
-    "sampling": Table(
-        "theory",
-        "a cell and split whose exact masses were checked by sampling from the SFT model",
-        columns(
-            "axis seed ood_ratio split prompts samples exact sampled standard_error "
-            "largest_difference k exact_pass_at_k sampled_pass_at_k agrees",
-            prompts=(WHOLE, "test prompts"),
-            samples=(WHOLE, "completions drawn for each prompt"),
-            exact=(NUMBER, "mean exact mass"),
-            sampled=(NUMBER, "share of correct completions"),
-            standard_error=(NUMBER, "standard error of `sampled` if the exact masses hold"),
-            largest_difference=(NUMBER, "largest |frequency - mass| of a prompt"),
-            k=(WHOLE, "k of pass@k"),
-            exact_pass_at_k=(NUMBER, "mean of 1 - (1 - Q)^k"),
-            sampled_pass_at_k=(NUMBER, "mean unbiased estimate of it from the samples"),
-            agrees=(YES_NO, "whether binomial tests let the exact masses stand"),
-        ),
-        _sampling,
-    ),
-} | CLAIM_TABLES
+    }
+    | STAGE_TABLES
+    | CLAIM_TABLES
+)
 
 
 def names_of(group: str, converged: bool) -> list[str]:

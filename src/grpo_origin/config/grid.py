@@ -6,6 +6,7 @@ The workflow's rules and the cost plan count the same jobs because both take the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -80,6 +81,26 @@ class Grid:
         ]
 
     @cached_property
+    def shown_cells(self) -> list[Cell]:
+        """Cells of which the report shows what models write: two an axis, of the first seed.
+
+        Those of the lowest ratio and of the second largest, or the largest if there are but two.
+        """
+        cells = []
+        for axis in self.settings.axes:
+            ratios = sorted(self.settings.axis_ratios(axis), key=Decimal)
+            shown = dict.fromkeys((ratios[0], ratios[-2:][0] if len(ratios) > 2 else ratios[-1]))
+            place = {"axis": axis, "seed": self.settings.seeds[0]}
+            cells += [place | {"ratio": ratio} for ratio in shown]
+        return cells
+
+    @cached_property
+    def shown_stages(self) -> list[str]:
+        """Their stages: those before RL and those of the main method."""
+        kinds = (None, self.settings.main_method)
+        return [stage.name for stage in self.stages if stage.method in kinds]
+
+    @cached_property
     def jobs(self) -> dict[str, list[Cell]]:
         """The jobs of the whole run by rule, each as the wildcards of its outputs.
 
@@ -98,6 +119,7 @@ class Grid:
             "sft": self.cells if self.settings.sft else [],
             "rl": rl,
             "evaluate": self.cells,
+            "completions": self.shown_cells,
             "answers": self.cells if self.settings.rl.reward == "answer" else [],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,

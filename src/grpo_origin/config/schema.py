@@ -222,12 +222,12 @@ class ResourceSettings(Section):
 
 # Names that would be folders of the run itself, or mean the run's own settings.
 RESERVED = {
-    "axes": ("variants", "checkpoints", "tables", "figures", "logs"),
+    "axes": ("variants", "checkpoints", "tables", "figures", "logs", "partial"),
     "variants": (BASE,),
 }
 
 
-def _method_entries(entries: Any) -> Any:
+def method_entries(entries: Any) -> Any:
     """The `methods` list, each entry a name or `{name: {setting: value}}`, as settings by name.
 
     Raises ValueError if an entry is neither or comes twice; `rl.method` checks the settings.
@@ -273,7 +273,7 @@ class Settings(Section):
         SFTSettings(), description="Supervised fine-tuning; null: RL starts from pretraining."
     )
     rl: RLSettings = Field(RLSettings(), description="RL.")
-    methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(_method_entries)] = Field(
+    methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(method_entries)] = Field(
         ("grpo",),
         validate_default=True,
         description="RL methods, each a name or `{name: {setting: value}}`; see docs/methods.md. "

@@ -1,6 +1,7 @@
 """What a model writes: greedy and sampled completions of one prompt, and where they go wrong.
 
-The command `grpo-origin show` prints it. Knows no run and no stages.
+`grpo-origin show` prints it, the job `completions` keeps it for some prompts (`written`). Knows no
+run and no stages.
 """
 
 from __future__ import annotations
@@ -9,46 +10,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from grpo_origin.evaluation.mass import MARKERS
+from grpo_origin.data.rows import IDS, Sequences
+from grpo_origin.evaluation.mass import MARKERS, exact_parts, gold_log_probs
 from grpo_origin.tasks.tokenizer import EOS
 from grpo_origin.training.numerics import exact_arithmetic
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from grpo_origin.training.model import Decoder
+
+SAMPLES = 3  # completions sampled of a prompt: enough to see whether a mistake is the usual one
 
 
 @dataclass(frozen=True)
 class Written:
-    """A completion: its tokens, up to `<eos>` or the longest length, and each one's probability.
+    """A completion: its tokens, up to `<eos>` or the longest length, and ln p of each (nats).
 
-    `wrong` is the first place at which it is not the right completion, None if it is that; a place
-    past its end if it stops too early.
+    p is the probability given the tokens before. `wrong` is the first place at which it is not the
+    right completion, None if it is that; a place past its end if it stops too early. `failure` is
+    what kind of mistake that is (`kind_of`).
     """
 
     tokens: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    wrong: int | None
+    log_probs: tuple[float, ...]
+    wrong: int | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One prompt under one model: Q and its factors, and what the model writes.
+    """One prompt under one model: ln Q and its parts (nats), and what the model writes.
 
-    `gold` are the probabilities of the right completion's tokens given those before.
+    `gold` is the right completion with the probabilities that the model gives its tokens.
     """
 
-    mass: float
-    markers: float
-    content: float
-    gold: tuple[float, ...]
+    log_mass: float
+    log_mass_markers: float
+    log_mass_content: float
+    gold: Written
     greedy: Written
     samples: tuple[Written, ...]
 
+    @property
+    def by_kind(self) -> dict[str, Written]:
+        """The completions by what they are: `gold`, `greedy`, `sample-1`, ..."""
+        drawn = {f"sample-{i}": sample for i, sample in enumerate(self.samples, start=1)}
+        return {"gold": self.gold, "greedy": self.greedy} | drawn
 
-@torch.no_grad()
+
 def shown(
     model: Decoder,
     prompt: Sequence[int],
@@ -57,34 +69,62 @@ def shown(
     device: torch.device,
     seed: int,
 ) -> Shown:
-    """What a model makes of a prompt (token ids) whose right completion is `gold` (token ids)."""
-    model.to(device).eval()  # type: ignore[arg-type]
-    right = _probabilities(model, prompt, gold, device)
-    marker = np.isin(gold, MARKERS)
-    with exact_arithmetic(device):
-        start = torch.tensor([list(prompt)], device=device)
-        how: dict[str, Any] = {
-            "attention_mask": torch.ones_like(start),
-            "max_new_tokens": len(gold),
-        }
-        torch.manual_seed(seed)
-        drawn = [model.generate(start, do_sample=False, **how)]  # type: ignore[misc]
-        for _ in range(samples):
-            free: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-            drawn.append(model.generate(start, **how, **free))  # type: ignore[misc]
+    """What a model makes of a prompt (token ids) whose right completion is `gold` (token ids).
+
+    Samples are drawn at temperature 1 from the full softmax; the same seed gives the same ones.
+    """
+    drawn = _drawn(model, prompt, len(gold), samples, device, seed)
+    completions = [[*gold], *drawn]
+    rows = _rows(prompt, completions)
+    scored = gold_log_probs(model, Sequences(rows), len(completions), device)
     written = []
-    for row in drawn:
-        tokens = row[0, len(prompt) :].tolist()
-        chances = _probabilities(model, prompt, tokens, device)
-        written.append(Written(tuple(tokens), tuple(chances), first_wrong(tokens, gold)))
+    for tokens, log_probs in zip(completions, scored, strict=True):
+        wrong = first_wrong(tokens, gold)
+        failure = None if wrong is None else kind_of(tokens, gold, wrong)
+        written.append(Written(tuple(tokens), tuple(log_probs.tolist()), wrong, failure))
+    parts = exact_parts(model, Sequences(rows.slice(0, 1)), 1, device)
     return Shown(
-        float(np.prod(right)),
-        float(np.prod(right[marker])),
-        float(np.prod(right[~marker])),
-        tuple(right),
-        written[0],
-        tuple(written[1:]),
+        log_mass=float(parts["log_mass"][0]),
+        log_mass_markers=float(parts["log_mass_markers"][0]),
+        log_mass_content=float(parts["log_mass_content"][0]),
+        gold=written[0],
+        greedy=written[1],
+        samples=tuple(written[2:]),
     )
+
+
+@torch.no_grad()
+def _drawn(
+    model: Decoder,
+    prompt: Sequence[int],
+    longest: int,
+    samples: int,
+    device: torch.device,
+    seed: int,
+) -> list[list[int]]:
+    """The greedy completion and sampled ones, each up to its `<eos>`."""
+    model.to(device).eval()  # type: ignore[arg-type]
+    start = torch.tensor([list(prompt)], device=device)
+    how: dict[str, Any] = {"attention_mask": torch.ones_like(start), "max_new_tokens": longest}
+    free: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    torch.manual_seed(seed)
+    with exact_arithmetic(device):
+        drawn = [model.generate(start, do_sample=False, **how)]  # type: ignore[misc]
+        if samples:
+            many = model.generate(  # type: ignore[misc]
+                start, num_return_sequences=samples, **how, **free
+            )
+            drawn.append(many)
+    rows = [row for part in drawn for row in part[:, len(prompt) :].tolist()]
+    return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
+
+
+def _rows(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> pa.Table:
+    """Completions of one prompt as the table that `Sequences` reads."""
+    import pyarrow as pa
+
+    kind, columns = pa.list_(pa.int32()), ([[*prompt]] * len(completions), completions)
+    return pa.table({name: pa.array(x, kind) for name, x in zip(IDS, columns, strict=True)})
 
 
 def first_wrong(written: Sequence[int], gold: Sequence[int]) -> int | None:
@@ -105,14 +145,3 @@ def kind_of(written: Sequence[int], gold: Sequence[int], wrong: int) -> str:
     if EOS in pair:
         return "length"
     return "marker" if {*pair} & {*MARKERS} else "content"
-
-
-def _probabilities(
-    model: Decoder, prompt: Sequence[int], completion: Sequence[int], device: torch.device
-) -> np.ndarray:
-    """Probability of each token of a completion given those before it, shape (T,)."""
-    ids = torch.tensor([[*prompt, *completion]], device=device)
-    with exact_arithmetic(device):
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-        chances = logits.softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
-    return chances.double().cpu().numpy()

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -28,6 +28,8 @@ from grpo_origin.analysis.statistics import LEVEL
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.schema import Settings
 from grpo_origin.jobs.files import atomic
+from grpo_origin.report.completions import TITLE as COMPLETIONS
+from grpo_origin.report.completions import legend, shown_cells
 from grpo_origin.report.explorer import bundle, charts, explorer_data
 from grpo_origin.report.figures import figures_of
 from grpo_origin.report.registry import (
@@ -54,13 +56,6 @@ CHOICES = {
     "seed": "seed",
     "stage": "stage",
 }
-
-
-class Section(NamedTuple):
-    """A section that another module makes; it stands after the explorer."""
-
-    title: str
-    html: Markup
 
 
 @dataclass(frozen=True)
@@ -121,6 +116,17 @@ def texts(entry: FigureEntry, words: Mapping[str, Any]) -> tuple[str, str]:
         plain.from_string(text).render(**words).strip() for text in (entry.title, entry.caption)
     )
     return title, caption
+
+
+def write_captions(settings: Settings, beta: float, paths: Mapping[str, str | Path]) -> None:
+    """Write the title and caption of each figure to its path, as reStructuredText."""
+    for name, (entry, axis) in figures_of(settings).items():
+        title, caption = (
+            re.sub(r"([\\*`|_<>])", r"\\\1", text)
+            for text in texts(entry, words_of(settings, beta, axis))
+        )
+        with atomic(paths[name]) as temporary:
+            temporary.write_text(f"**{title}**\n\n{caption}\n", encoding="utf-8")
 
 
 def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
@@ -261,15 +267,13 @@ def write_report(
     tables: Mapping[str, pd.DataFrame],
     provenance: Sequence[Mapping[str, Any]],
     unlike_reference: Sequence[str] = (),
-    sections: Sequence[Section] = (),
 ) -> None:
     """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
     `figures` are PNG files by name, all that `figures_of` names; `tables` by name, of all variants
-    or of none, hold `claims` and what there is of `warnings`, SHOWN_TABLES and EXPLORER_TABLES (an
-    explorer needs all of these); `provenance` a record a stage, with its `stage`;
-    `unlike_reference` names settings in which the reference run differs; `sections` are shown
-    after the explorer.
+    or of none, hold `claims` and what there is of `warnings`, `completions`, SHOWN_TABLES and
+    EXPLORER_TABLES (an explorer needs all of these); `provenance` a record a stage, with its
+    `stage`; `unlike_reference` names settings in which the reference run differs.
     """
     explorer = _explorer(tables, settings.main_method)
     tables = {name: of_base(table) for name, table in tables.items()}
@@ -289,6 +293,7 @@ def write_report(
         warning_rows = None
     warned = bool(warnings) or warning_rows is not None
     categories = _categories(settings, beta, figures, tables)
+    completions = shown_cells(tables["completions"]) if "completions" in tables else []
     pictures = [picture for category in categories for picture in category.figures]
     kinds = {name: drawing.entry.name for name, drawing in figures_of(settings).items()}
     page = (
@@ -301,7 +306,7 @@ def write_report(
                 *(["Warnings"] if warned else []),
                 *("Verdicts", "Terms", "Claims"),
                 *([EXPLORE] if explorer else []),
-                *(section.title for section in sections),
+                *([COMPLETIONS] if completions else []),
                 "Ledger",
                 *(category.title for category in categories),
                 RUN,
@@ -326,7 +331,6 @@ def write_report(
             choices=CHOICES,
             explorer=explorer,
             bundle=Markup(bundle()) if explorer else "",
-            sections=sections,
             warned=warned,
             warnings=warnings,
             warning_rows=warning_rows,
@@ -334,6 +338,9 @@ def write_report(
             claims=main,
             others=ledgers,
             categories=categories,
+            completions=completions,
+            completions_title=COMPLETIONS,
+            legend=legend(),
             unlike_reference=unlike_reference,
             commits=sorted({str(record["git_commit"]) for record in provenance}),
             software=software(provenance),

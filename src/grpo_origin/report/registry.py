@@ -12,15 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from grpo_origin.config.schema import Settings
+from grpo_origin.config.schema import Settings, method_entries
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
-# With what it includes: style and script. They count for the page as code does.
-PAGE_PARTS = (PAGE_TEMPLATE, *map(PAGE_TEMPLATE.with_name, ("page.css.j2", "page.js.j2")))
+# With what it includes: styles, script, sections. They count for the page as code does.
+PAGE_PARTS = (
+    PAGE_TEMPLATE,
+    *map(
+        PAGE_TEMPLATE.with_name,
+        ("page.css.j2", "page.js.j2", "completions.css.j2", "completions.html.j2"),
+    ),
+)
 
 # Sections of the report that hold figures and tables, in its order.
 CATEGORIES = (
@@ -54,11 +60,12 @@ def _has_several_methods(settings: Settings, axis: str) -> bool:
 
 
 def _has_variants(settings: Settings, axis: str) -> bool:
-    """Whether a variant, within its limits of axes and ratios, has a cell of the axis."""
+    """Whether a variant, within its limits, has a cell of the axis with the method shown."""
     ratios = settings.axis_ratios(axis)
     return any(
         axis in changes.get("axes", [axis])
         and {*map(str, changes.get("ratios", ratios))} & {*ratios}
+        and settings.main_method in method_entries(changes.get("methods", settings.methods))
         for changes in settings.variants.values()
     )
 

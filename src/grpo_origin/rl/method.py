@@ -158,6 +158,9 @@ class Method(Section):
     beta: Number | None = Field(
         None, ge=0, description="Weight of the KL term; `rl.beta` when left out."
     )
+    learning_rate: Number | None = Field(
+        None, gt=0, description="Peak learning rate; `rl.learning_rate` when left out."
+    )
 
     trainer: ClassVar[Literal["GRPOTrainer", "RLOOTrainer"]] = "GRPOTrainer"
     objective: ClassVar[Literal["reward-kl", "other"]] = "reward-kl"
@@ -210,7 +213,7 @@ class Method(Section):
         """
         changes |= {
             key: value
-            for key in ("iterations", "beta")
+            for key in ("iterations", "beta", "learning_rate")
             if (value := getattr(self, key)) is not None
         }
         return RLSettings.model_validate(rl.model_dump() | changes)

@@ -22,10 +22,10 @@ class ExpertIteration(Method):
     A round samples for `round_steps` steps' prompts with the policy as it stands, then fits the
     correct completions for several epochs: loss = -mean log pi over their tokens, without ratios,
     clipping or KL. The policy goes on from round to round (assumption; STaR starts each from the
-    first model).
+    first model). `rl.steps` that are no multiple of round_steps x iterations cut the last round.
     """
 
-    round_steps: Count = Field(4, description="Steps' worth of prompts in a round.")
+    round_steps: Count = Field(5, description="Steps' worth of prompts in a round.")
     iterations: Count = Field(2, description="Epochs over a round's samples.")
     beta: Number = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")
 

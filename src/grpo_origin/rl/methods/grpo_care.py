@@ -19,7 +19,9 @@ class GRPOCARE(Method):
     answer's tokens after the trace, its mean taken over the samples that qualify: those with a_i >=
     max(group's mean, threshold). The paper's reference follows the policy by 0.5 % every 10 steps;
     in a run as short as this it stays at the SFT model (assumption), and a KL term of small weight
-    stays, since TRL only then has the reference's probabilities.
+    stays, since TRL only then has the reference's probabilities. It rewards the answer alone,
+    while evaluation wants the whole completion right: it is at a disadvantage against methods that
+    train on that.
     """
 
     beta: Number = Field(0.001, gt=0, description="Weight of the KL term (the paper has none).")

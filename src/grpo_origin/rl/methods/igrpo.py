@@ -15,7 +15,8 @@ class IGRPO(Method):
     Half of the group's completions are drafts; the first of highest reward goes before the prompt
     (`x draft x`, two whole sequences: the template is an assumption), and the other half are
     refinements sampled after it. The update is GRPO's on the refinements alone; the evaluation sees
-    plain prompts.
+    plain prompts. No earlier stage has seen the template, which the paper's models could read: what
+    it does here is no test of the method.
     """
 
     objective = "other"
