@@ -9,10 +9,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from grpo_origin.config.schema import Settings
+from grpo_origin.report.figures import figures_of
 from grpo_origin.tasks.world import World
 from helpers import TINY, copy_code, make_data, run_stage, snakemake, tiny_study, write_config
 from planted_tables import planted_settings, planted_tables
@@ -45,6 +47,19 @@ def settings() -> Settings:
 def full(settings) -> dict[str, pd.DataFrame]:
     """The made-up run's tables by name, of all methods."""
     return planted_tables(settings)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory, settings):
+    """A picture of another size for every figure of the run."""
+    import matplotlib.image
+
+    folder = tmp_path_factory.mktemp("figures")
+    paths = {}
+    for number, name in enumerate(figures_of(settings)):
+        paths[name] = folder / f"{name}.png"
+        matplotlib.image.imsave(paths[name], np.full((300, 300 + number), number / 100.0))
+    return paths
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import json
 from html.parser import HTMLParser
 
 import jinja2
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,38 +15,12 @@ from browser import needs_chromium, seen
 from grpo_origin.analysis.agreement import COLUMNS
 from grpo_origin.config.load import load_settings
 from grpo_origin.report.figures import ENTRIES, figures_of
-from grpo_origin.report.page import numerics_of, texts, words_of, write_report
+from grpo_origin.report.page import numerics_of, texts, words_of
 from grpo_origin.report.registry import SHOWN_TABLES
+from planted_page import CLAIM, RECORD, written
 from planted_tables import planted_settings
 
 PLANTED = "<script>alert(1)</script> & <b>bold</b>"
-RECORD = {
-    "device": "cpu",
-    "git_commit": "abc",
-    "numerics": {"precision": "float32", "tf32": False, "cpu_capability": "AVX2", "threads": 1},
-    "peak_memory_mib": 300.0,
-    "seconds": 1.5,
-    "stage": "sft",
-    "versions": {"torch": "2.13.0", "numpy": None},
-}
-CLAIM = {
-    "method": "grpo",
-    "claim": "no OOD, no gain",
-    "axis": "many",
-    "statement": "It stays.",
-    "kind": "absent",
-    "edge": 0.01,
-    "cells": "OOD ratio 0; c; seeds 0",
-    "effect": 0.001,
-    "low": -0.002,
-    "high": 0.004,
-    "seeds": 3,
-    "look": "1 of 1, alpha 0.05",
-    "seeds_needed": np.nan,
-    "p_adjusted": 0.5,
-    "verdict": "supported",
-    "note": "",
-}
 
 
 class Page(HTMLParser):
@@ -85,24 +58,6 @@ class Page(HTMLParser):
             self.texts[tag][-1] += data
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
-
-
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory, settings):
-    """A picture of another size for every figure of the run."""
-    folder = tmp_path_factory.mktemp("figures")
-    paths = {}
-    for number, name in enumerate(figures_of(settings)):
-        paths[name] = folder / f"{name}.png"
-        matplotlib.image.imsave(paths[name], np.full((300, 300 + number), number / 100.0))
-    return paths
-
-
-def written(folder, settings, figures, *, claims=(CLAIM,), provenance=(RECORD,), beta=0.5, **more):
-    tables = {"claims": pd.DataFrame(claims)} | more
-    how = {"beta": beta, "figures": figures, "tables": tables, "provenance": provenance}
-    write_report(folder / "report.html", settings=settings, **how)
-    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_figure_is_embedded_under_its_title_with_its_caption(tmp_path, settings, figures):

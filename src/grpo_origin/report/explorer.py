@@ -36,10 +36,11 @@ DIGITS = 4  # significant ones of numbers in the page: more than a reader or a p
 _CELL = ["variant", "axis", "seed", "ratio", "stage", "method", "split"]
 
 
-def explorer_data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the charts show, ready for JSON: tables as {columns, rows}, and labels.
+def explorer_data(tables: Mapping[str, pd.DataFrame], method: str) -> dict[str, Any]:
+    """What the charts show, ready for JSON: tables as {columns, words, rows}, and labels.
 
-    `tables` are EXPLORER_TABLES, of all variants; the order of ratios and stages is that of rows.
+    `tables` are EXPLORER_TABLES, of all variants or of none; `method` is the main one, which is
+    shown first. Rows are in the order of ratios.
     """
     known = {name: _named(tables[name]) for name in EXPLORER_TABLES}
     seeds, means = (known[name].query("metric in @METRICS") for name in ("seed_means", "summary"))
@@ -50,6 +51,7 @@ def explorer_data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "kinds": {stage: _kind(stage) for stage in stages_of(known["seed_means"])},
         "metrics": METRICS,
         "base": BASE,
+        "first": [BASE, method, "ood", "mass"],
         "lowest": LOWEST,
         "seeds": _packed(seeds, [*_CELL, "metric", "mean"]),
         "means": _packed(
@@ -155,7 +157,13 @@ def _ratios() -> Any:
 
     unit = alt.Scale(domain=[0, 1])
     base = _base(
-        x=alt.X("ratio:N", sort=None, title=EXPOSURE, axis=alt.Axis(labelAngle=0)),
+        x=alt.X(
+            "ratio:N",
+            sort=None,
+            title=EXPOSURE,
+            axis=alt.Axis(labelAngle=0),
+            scale=alt.Scale(paddingInner=0.4),
+        ),
         xOffset=alt.XOffset("kind:N", sort=list(KINDS.values())),
         color=_looks(alt.Color),
     )
@@ -195,10 +203,9 @@ def _curves() -> Any:
     import altair as alt
 
     lines = _base(
-        x=alt.X("completions:Q", title="completions sampled so far"),
+        x=alt.X("completions:Q", title="completions sampled so far", axis=alt.Axis(tickCount=5)),
         y=alt.Y("value:Q", scale=alt.Scale(domain=[0, 1]), title="mean over prompts"),
         color=_looks(alt.Color),
-        shape=_looks(alt.Shape),
         detail="seed:N",
         opacity=alt.condition("datum.chosen", alt.value(1), alt.value(0.2)),
         tooltip=[
@@ -209,6 +216,7 @@ def _curves() -> Any:
         ],
     )
     dots = lines.transform_filter("datum.chosen").mark_point(filled=True, size=50)
+    dots = dots.encode(shape=_looks(alt.Shape))
     return _sized(alt.layer(lines.mark_line(), dots), 260)
 
 

@@ -271,12 +271,11 @@ def write_report(
     """Write the page of a run; the ledger of its main method is open, the others' folded away.
 
     `figures` are PNG files by name, all that `figures_of` names; `tables` by name, of all variants
-    or of none, hold `claims` and what there is of `warnings`, `completions`,
-    SHOWN_TABLES and EXPLORER_TABLES (an
-    explorer needs all of these); `provenance` a record a stage, with its `stage`;
-    `unlike_reference` names settings in which the reference run differs.
+    or of none, hold `claims` and what there is of `warnings`, `completions`, SHOWN_TABLES and
+    EXPLORER_TABLES (an explorer needs all of these); `provenance` a record a stage, with its
+    `stage`; `unlike_reference` names settings in which the reference run differs.
     """
-    explorer = _explorer(tables)
+    explorer = _explorer(tables, settings.main_method)
     tables = {name: of_base(table) for name, table in tables.items()}
     method = settings.main_method
     ledgers = {
@@ -354,10 +353,10 @@ def write_report(
         temporary.write_text(page + "\n", encoding="utf-8")
 
 
-def _explorer(tables: Mapping[str, pd.DataFrame]) -> Markup | None:
+def _explorer(tables: Mapping[str, pd.DataFrame], method: str) -> Markup | None:
     """Data and charts of the explorer as JSON that may stand inside a page, if there are any."""
     if not {*EXPLORER_TABLES} <= {*tables} or tables["seed_means"].empty:
         return None
     return htmlsafe_json_dumps(
-        {"data": explorer_data(tables), "charts": charts()}, separators=(",", ":")
+        {"data": explorer_data(tables, method), "charts": charts()}, separators=(",", ":")
     )

@@ -59,7 +59,8 @@ class Judged:
 class Card:
     """A claim with its rows.
 
-    `tally` counts its verdicts, `marks` are its rows by axis, as the grid shows them, `figures` names and titles of figures that show it.
+    `tally` counts its verdicts, `marks` are its rows by axis, as the grid shows them, `figures`
+    names and titles of figures that show it.
     """
 
     anchor: str

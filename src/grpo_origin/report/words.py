@@ -158,6 +158,6 @@ GLOSSARY = {
     "Markers and content": "The two factors of Q: the words that say how many steps there are, "
     "and the symbols between them. The smaller factor is where the mass is lost.",
     "Gain": "Mass after RL minus mass after SFT.",
-    "Verdict": "Supported or contradicted if a test over seeds says so (error {error} for all axes of "
-    "a claim together), else undecided. Brackets hold one-sided bounds.",
+    "Verdict": "Supported or contradicted if a test over seeds says so (error {error} for all "
+    "axes of a claim together), else undecided. Brackets hold one-sided bounds.",
 }
