@@ -76,7 +76,7 @@ def is_worth_a_line(record):
     """
     event = getattr(record, "event", None)
     if event == LogEvent.JOB_STARTED:
-        return Quietness.PROGRESS not in workflow.output_settings.quiet
+        return Quietness.PROGRESS not in (workflow.output_settings.quiet or ())
     if event == LogEvent.PROGRESS:
         return record.done == record.total
     return event != LogEvent.JOB_FINISHED and record.msg != SELECTING
