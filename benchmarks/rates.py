@@ -56,13 +56,18 @@ class Measure:
         self.device = choose_device(settings.numerics, settings.runtime.threads)
         self.source = Source(settings.world, settings.axes["depth"], 0)
 
-    def loop(self, section: OptimiserSettings, batch: Callable[[int], list[Block]]) -> float:
+    def loop(
+        self,
+        section: OptimiserSettings,
+        batch: Callable[[int], list[Block]],
+        compiled: bool = False,
+    ) -> float:
         """Samples a second of the training loop."""
         model = build_model(self.settings.model, self.source.world, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
             job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
-            log = train(model, batch, self.steps, *job)
+            log = train(model, batch, self.steps, *job, compiled=compiled)
         return section.batch_size / statistics.median(row["seconds"] for row in log[SKIPPED:])
 
     def pretrain(self) -> dict[str, float]:
@@ -78,6 +83,7 @@ class Measure:
             lambda step: [
                 (tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
             ],
+            compiled=self.settings.numerics.compile,
         )
         return {"pretrain_samples_per_s": rate}
 
@@ -96,7 +102,7 @@ class Measure:
 
     def grpo(self) -> dict[str, float]:
         """A GRPO step."""
-        return {"grpo_step_s": ours(Setting(self.settings, self.steps, self.folder))}
+        return {"grpo_step_s": ours(Setting(self.settings, self.steps, self.folder, self.device))}
 
     def evaluate(self) -> dict[str, float]:
         """Exact evaluation of a model."""
