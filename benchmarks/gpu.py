@@ -35,7 +35,10 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # where the package is not installed
 
-NEEDED = ("torch", "transformers", "accelerate", "numpy", "pandas", "pyarrow", "pydantic", "scipy")
+NEEDED = (
+    *("torch", "transformers", "accelerate", "numpy", "pandas", "pyarrow", "pydantic", "scipy"),
+    "safetensors",
+)
 FOR_RL = ("trl", "datasets")
 # Shares of the time; what a part leaves goes to those after it.
 SHARES = {"machine": 0.06, "checks": 0.2, "speed": 0.35, "cell": 0.26, "many": 0.13}
@@ -96,7 +99,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SHARES)[1:], default=list(SHARES)[1:])
     options = parser.parse_args()
     started = time.monotonic()
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in (*NEEDED, "yaml") if importlib.util.find_spec(name) is None]:
         sys.exit(f"error: not installed: {', '.join(missing)}")
     lacking = [name for name in FOR_RL if importlib.util.find_spec(name) is None]
     import torch
@@ -121,7 +124,7 @@ def main() -> None:
     for number, name in enumerate(chosen):
         left, shares = ends - time.monotonic(), [SHARES[other] for other in chosen[number:]]
         until = time.monotonic() + left * shares[0] / sum(shares) - GRACE
-        with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as folder:
             part = Part(
                 name=name,
                 folder=Path(folder),
@@ -136,21 +139,27 @@ def main() -> None:
             part.say(f"{max(part.left, 0):.0f} s")
             process = fork.Process(target=run_part, args=(part, parts[name], out / "gpu.log"))
             process.start()
-            process.join(None if options.tiny else max(part.left, 0) + GRACE)
-            ended = process.exitcode
-            end_group(process)
-            gpu_runs.stop_mps(Path(folder))
+            try:
+                process.join(None if options.tiny else max(part.left, 0) + GRACE)
+                ended = process.exitcode
+            finally:
+                end_group(process)
+                gpu_runs.stop_mps(Path(folder))
         if ended != 0:
             why = "in the middle of something when its time was up"
             part.put("process", {"failed": f"exit status {ended}, see gpu.log" if ended else why})
         results = part.known()
-        write_json(out / "rates.json", rates_entry(results, options.tiny))
-        (out / "gpu.md").write_text(tables(results), encoding="utf-8")
+        try:
+            write_json(out / "rates.json", rates_entry(results, options.tiny))
+            (out / "gpu.md").write_text(tables(results), encoding="utf-8")
+        except Exception as error:  # gpu.json has all that the other parts will still measure
+            part.put("tables", {"failed": f"{type(error).__name__}: {error}"})
         if name == "machine" and failures(results):
             break
-    print(f"\n{(out / 'gpu.md').read_text(encoding='utf-8')}")
-    print(json.dumps(json.loads((out / "rates.json").read_text(encoding="utf-8"))))
-    failed = failures(results)
+    for file in ("gpu.md", "rates.json"):
+        if (out / file).exists():
+            print(f"\n{(out / file).read_text(encoding='utf-8')}")
+    failed = failures(json.loads((out / "gpu.json").read_text(encoding="utf-8")))
     print(f"{time.monotonic() - started:.0f} s; failed: {'; '.join(failed) or 'nothing'}")
     sys.exit(bool(failed))
 

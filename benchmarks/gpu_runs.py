@@ -133,6 +133,8 @@ def run_cell(part: Part, study: Study) -> None:
 
 def train(study: Study, paths: Paths, name: str) -> dict[str, Any]:
     """Train a stage; what it took, and for RL its learning curve."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()  # this process has had other stages
     train_stage(study, paths, AXIS, 0, RATIO, name)
     folder = Path(paths.stage(AXIS, 0, RATIO, name))
     record = read_yaml(folder / PROVENANCE)
@@ -199,12 +201,14 @@ def at_once(part: Part, study: Study, count: int) -> dict[str, float]:
         process.start()
     try:
         found = [queue.get(timeout=max(part.left, part.scale(1, 300))) for _ in workers]
-    finally:
         for process in workers:
             process.join(5)
+    finally:
+        for process in workers:
             process.kill()
     if broken := [result["failed"] for result in found if "failed" in result]:
-        raise RuntimeError(f"{len(broken)} of {count}: {broken[0]}")
+        first = min(broken, key=lambda text: text.startswith("BrokenBarrier"))
+        raise RuntimeError(f"{len(broken)} of {count}: {first}")
     settings = study.settings
     speeds = {name: statistics.mean(result[name] for result in found) for name in found[0]}
     seconds = settings.pretrain.steps / speeds["pretrain_steps_per_s"]
@@ -279,7 +283,7 @@ def mps(part: Part) -> Iterator[bool]:
     """NVIDIA's multi-process service for the processes started in the block, if it can be had."""
     control = shutil.which("nvidia-cuda-mps-control")
     if not part.cuda or control is None:
-        part.put("MPS", {"skipped": "nvidia-cuda-mps-control is not installed"})
+        part.put("MPS", {"skipped": "no GPU, or no nvidia-cuda-mps-control"})
         yield False
         return
     for name, place in mps_folders(part.folder).items():

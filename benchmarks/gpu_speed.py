@@ -10,6 +10,7 @@ allows.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 
-from gpu_part import Part
+from gpu_part import CONFIG, Part
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import NumericsSettings, PretrainSettings
 from grpo_origin.data.mixture import Mixture
@@ -209,7 +210,6 @@ def pretraining(
         operations(settings.model, vocabulary, step) / second / 1e12
         for step, second in zip(counted, seconds, strict=True)
     )
-    best = part.known()[part.name].get("peaks", {}).get(f"{peak}_tflops", float("nan"))
     tokens = sum(b * t for step in counted for b, t in step)
     return {
         "batch_size": size,
@@ -218,7 +218,7 @@ def pretraining(
         "tokens_per_s": tokens / len(counted) / statistics.median(seconds),
         "step_ms": statistics.median(seconds) * 1e3,
         "tflops": tflops,
-        "mfu": tflops / best,
+        "mfu": share_of_peak(part, tflops, peak),
         "data_share": sum(making[whole]) / sum(seconds),
         "first_steps_s": began[SKIPPED] - began[0],
         "steps": len(seconds),
@@ -237,9 +237,15 @@ def cudnn_attention(allowed: bool) -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
-def peak_memory(part: Part) -> float:
-    """GiB that tensors took at most; not a number on a CPU."""
-    return torch.cuda.max_memory_allocated() / 2**30 if part.cuda else float("nan")
+def peak_memory(part: Part) -> float | None:
+    """GiB that tensors took at most; None on a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**30 if part.cuda else None
+
+
+def share_of_peak(part: Part, tflops: float, peak: str) -> float | None:
+    """A rate over the measured peak of an arithmetic; None if there is none."""
+    best = part.known()[part.name].get("peaks", {}).get(f"{peak}_tflops")
+    return tflops / best if best else None
 
 
 def rates(part: Part, settings: Settings) -> dict[str, float]:
@@ -257,11 +263,13 @@ def rates(part: Part, settings: Settings) -> dict[str, float]:
     began = time.perf_counter()
     stage = "rl.trainer" if part.rl else "training.loop"
     code = f"import torch, grpo_origin.{stage}; torch.zeros(1, device={part.device.type!r})"
-    subprocess.run([sys.executable, "-c", "pass" if part.tiny else code], check=True)
+    command = [sys.executable, "-c", "import grpo_origin.cost" if part.tiny else code]
+    path = os.pathsep.join([str(CONFIG.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
     return found | {"startup_s": time.perf_counter() - began}
 
 
-def grpo(part: Part, prompts: int) -> dict[str, float]:
+def grpo(part: Part, prompts: int) -> dict[str, Any]:
     """A GRPO step as it is, then split up, with the device waited for at every border."""
     from grpo_step import Setting, ours, parts
 
@@ -315,7 +323,7 @@ def generation(part: Part, settings: Settings, kind: str) -> dict[str, float]:
     return {"batch_s": middle, "tokens_per_s": drawn / middle, "first_s": first}
 
 
-def evaluation(part: Part, settings: Settings, batch: int) -> dict[str, float]:
+def evaluation(part: Part, settings: Settings, batch: int) -> dict[str, Any]:
     """Exact masses of new test prompts in float32."""
     source = Source(settings.world, settings.axes["depth"], 0)
     file = part.folder / "speed-test.parquet"
@@ -330,6 +338,6 @@ def evaluation(part: Part, settings: Settings, batch: int) -> dict[str, float]:
         seconds.append(time.perf_counter() - began)
     done = operations(settings.model, len(Vocabulary(settings.world.nodes)), shapes) / 3
     least = min(seconds[1:])
-    best = part.known()[part.name].get("peaks", {}).get("float32_tflops", float("nan"))
     tflops = done / least / 1e12
-    return {"prompts_per_s": rows.size / least, "tflops": tflops, "share_of_peak": tflops / best}
+    share = share_of_peak(part, tflops, "float32")
+    return {"prompts_per_s": rows.size / least, "tflops": tflops, "share_of_peak": share}
