@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs reference leaderboard bench clean help
+.PHONY: figures test test-slow lint format docs reference leaderboard bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,7 +56,15 @@ leaderboard: $(VENV)/installed ## run every method and control, and write docs/l
 	mv docs/leaderboard.md.new docs/leaderboard.md
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
-	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py,$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
+	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py benchmarks/outcome.py $(wildcard benchmarks/gpu*.py),$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
+
+# With whatever python is there, since the pinned torch may be without CUDA: make gpu-check PYTHON=...
+gpu-check: ## try and time everything on a GPU, in 9 minutes (docs/paper-scale.md)
+	$(PYTHON) benchmarks/gpu.py --minutes 9 --out gpu-check
+
+wheels: ## collect all packages in wheels/, to install where there is no internet (docs/slurm.md)
+	$(PYTHON) -m pip wheel --constraint constraints.txt --wheel-dir wheels ".[slurm,test]" "setuptools>=77" wheel
+	cd wheels && sha256sum *.whl > SHA256SUMS
 
 # Of Snakemake's folder its own records stay: they know which files a result was made from, and what was unfinished.
 # Those of settings and code lie beside the results (results/README.md).

@@ -7,8 +7,8 @@ early, so every batch is as wide as the longest right answer, as it is in traini
 the same for all. Sides run in turn, in rising and falling order; a side's figure is the median over
 its steps, a ratio that of medians over repeats (goal: ours at most 1.10 times the plain loop).
 `parts` splits our step, timed in a run of its own because CUDA has to wait at every border:
-generation, log-probabilities (both models), backward, and the rest (rewards, decoding, loss,
-optimiser, logging). One CPU thread, or CUDA where there is one. Writes grpo_step.json (or
+generation, log-probabilities (both models), backward, optimiser, and the rest (rewards, decoding,
+loss, clipping, logging). One CPU thread, or CUDA where there is one. Writes grpo_step.json (or
 grpo_step_paper.json) beside this file.
 """
 
@@ -25,6 +25,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from transformers import (
     PrinterCallback,
     TrainerCallback,
@@ -57,9 +61,11 @@ Timer = Callable[[], float]
 class Setting:
     """What all sides share: settings, device, the model folder, prompts."""
 
-    def __init__(self, settings: Settings, steps: int, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, steps: int, folder: Path, device: torch.device | None = None
+    ) -> None:
         self.folder = folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.rl = settings.rl.model_copy(update={"steps": steps})
         self.numerics = settings.numerics
         self.bf16 = settings.numerics.precision == "bfloat16" and self.device.type == "cuda"
@@ -242,8 +248,9 @@ def plain(at: Setting) -> float:
 
 
 def parts(at: Setting) -> dict[str, float]:
-    """Share of our step that generation, log-probabilities, backward and the rest take."""
-    clock, spent = Clock(at.now), {"generation": 0.0, "log-probs": 0.0, "backward": 0.0}
+    """Seconds of our step: the whole, generation, log-probs, backward, optimiser, and the rest."""
+    clock = Clock(at.now)
+    spent = dict.fromkeys(("generation", "log-probs", "backward", "optimiser"), 0.0)
     trainer = our_trainer(at, clock)
 
     def timed(owner: object, method: str, name: str) -> None:
@@ -262,10 +269,25 @@ def parts(at: Setting) -> dict[str, float]:
     timed(trainer, "_generate_single_turn", "generation")
     timed(trainer, "_get_per_token_logps_and_entropies", "log-probs")
     timed(trainer.accelerator, "backward", "backward")
-    trainer.train()
-    whole = clock.times[-1] - clock.times[SKIPPED - 1]
-    shares = {name: seconds / whole for name, seconds in spent.items()}
-    return shares | {"rest": 1 - sum(shares.values())}
+    begun: list[float] = []
+
+    def ended(*_: object) -> None:
+        if len(clock.times) >= SKIPPED:
+            spent["optimiser"] += at.now() - begun[-1]
+
+    hooks = [
+        register_optimizer_step_pre_hook(lambda *_: begun.append(at.now())),
+        register_optimizer_step_post_hook(ended),
+    ]
+    try:
+        trainer.train()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    steps = len(clock.times) - SKIPPED
+    whole = (clock.times[-1] - clock.times[SKIPPED - 1]) / steps
+    each = {name: seconds / steps for name, seconds in spent.items()}
+    return {"whole": whole} | each | {"rest": whole - sum(each.values())}
 
 
 def main() -> None:
@@ -293,7 +315,8 @@ def main() -> None:
         for repeat in range(options.repeats):
             for side in list(sides)[:: -1 if repeat % 2 else 1]:
                 found[side].append(sides[side](at))
-        shares = parts(at)
+        split = parts(at)
+        whole = split.pop("whole")
     device = torch.cuda.get_device_name() if at.device.type == "cuda" else "1 CPU thread"
     result = {
         "scale": options.scale,
@@ -306,7 +329,7 @@ def main() -> None:
         "ours_over_stock": statistics.median(
             a / b for a, b in zip(found["ours"], found["stock"], strict=True)
         ),
-        **{f"share_{part}": share for part, share in shares.items()},
+        **{f"share_{part}": seconds / whole for part, seconds in split.items()},
     }
     for key, value in result.items():
         print(f"{key:20} {f'{value:.3g}' if isinstance(value, float) else value}")

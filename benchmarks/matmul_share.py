@@ -95,15 +95,17 @@ def multiplication_rate(
     return work / statistics.median(seconds[1:])
 
 
-def square_rate(device: torch.device) -> float:
-    """Operations a second of a large square bfloat16 product."""
-    a, b = (torch.randn(SQUARE, SQUARE, device=device, dtype=torch.bfloat16) for _ in range(2))
+def square_rate(
+    device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = SQUARE, repeats: int = 30
+) -> float:
+    """Operations a second of a large square product: a median, the first five left out."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = []
-    for _ in range(30):
+    for _ in range(repeats):
         started = now(device)
         _ = a @ b
         seconds.append(now(device) - started)
-    return 2 * SQUARE**3 / statistics.median(seconds[5:])
+    return 2 * size**3 / statistics.median(seconds[5:])
 
 
 def main() -> None:

@@ -41,11 +41,11 @@ from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.training.loop import Block, Checkpoint, train
 from grpo_origin.training.model import build_model
 from grpo_origin.training.numerics import FiniteGuard, choose_device
-from grpo_step import SKIPPED, Setting, ours
 
 CONFIG = Path(__file__).parents[1] / "config"
 RATES = Path(__file__).with_suffix(".json")
 RATIO = "0.1"
+SKIPPED = 2  # first steps, which allocate and warm up
 
 
 class Measure:
@@ -56,13 +56,18 @@ class Measure:
         self.device = choose_device(settings.numerics, settings.runtime.threads)
         self.source = Source(settings.world, settings.axes["depth"], 0)
 
-    def loop(self, section: OptimiserSettings, batch: Callable[[int], list[Block]]) -> float:
+    def loop(
+        self,
+        section: OptimiserSettings,
+        batch: Callable[[int], list[Block]],
+        compiled: bool = False,
+    ) -> float:
         """Samples a second of the training loop."""
         model = build_model(self.settings.model, self.source.world, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
             job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
-            log = train(model, batch, self.steps, *job)
+            log = train(model, batch, self.steps, *job, compiled=compiled)
         return section.batch_size / statistics.median(row["seconds"] for row in log[SKIPPED:])
 
     def pretrain(self) -> dict[str, float]:
@@ -78,6 +83,7 @@ class Measure:
             lambda step: [
                 (tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
             ],
+            compiled=self.settings.numerics.compile,
         )
         return {"pretrain_samples_per_s": rate}
 
@@ -96,10 +102,15 @@ class Measure:
 
     def grpo(self) -> dict[str, float]:
         """A GRPO step, and by one of twice the completions what of it does not grow with them."""
+        from grpo_step import Setting, ours  # they need trl, the others don't
+
         rl = self.settings.rl
-        whole, double = (
-            ours(Setting(self.settings.model_copy(update={"rl": changed}), self.steps, self.folder))
+        settings = (
+            self.settings.model_copy(update={"rl": changed})
             for changed in (rl, rl.model_copy(update={"group_size": 2 * rl.group_size}))
+        )
+        whole, double = (
+            ours(Setting(each, self.steps, self.folder, self.device)) for each in settings
         )
         return {
             "grpo_step_s": whole,
