@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from grpo_origin.analysis import outcome
 from grpo_origin.evaluation.exploration import contrast, expected_successes
 from grpo_origin.evaluation.law import optimal_mass
 from grpo_origin.forecast.posterior import Posterior, samples_to_see, unseen_bound
@@ -22,30 +23,21 @@ from grpo_origin.forecast.tally import Passes
 INTERVAL = (0.05, 0.95)  # quantiles over draws: 90 %
 BETAS = (0.001, 0.01, 0.1, 1.0)  # KL weights shown beside the one asked for
 DEAD_BELOW = 0.05  # expected chance of contrast: such a prompt wastes 19 groups of 20
+STARTS = 8  # draws of all masses that the forecast of the end is averaged over
+SHOWN = 40  # steps at most of its curve
 MOST_STEPS = 10**9  # of a search for the first success; no one trains longer
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What RL is to spend: `steps` of `prompts_per_step` groups of `group_size` completions.
+class Budget(outcome.Budget):
+    """What RL is to spend; `beta` is the weight of the KL term, 0 for none."""
 
-    `beta` is the weight of the KL term, 0 for none.
-    """
-
-    group_size: int
-    prompts_per_step: int
-    steps: int
     beta: float
-
-    @property
-    def completions(self) -> int:
-        """Completions that all steps sample together."""
-        return self.steps * self.prompts_per_step * self.group_size
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A posterior mean with the ends of its 90 % interval."""
+    """A posterior mean with the ends of its 90 % interval, or a median with those of its 80 %."""
 
     value: float
     low: float
@@ -63,7 +55,8 @@ class Outlook:
     posterior mass and expected chance of contrast; `dead`, shape (P,), is 0 or 1 where the chance
     is below `dead_below`, by the end at which the mass is, else -1. `ceilings`: mean mass of the
     optimum by KL weight. `unseen`: 95 % upper bound of the mean mass of prompts with no success,
-    and `needed`: the samples that would show it.
+    and `needed`: the samples that would show it. `course`: mean mass after each of `at` steps, by
+    the fitted model `model`: low end of its 80 % interval, median, high end, shape (steps, 3).
     """
 
     rewarded: Estimate
@@ -79,6 +72,15 @@ class Outlook:
     ceilings: dict[float, Estimate]
     unseen: float | None
     needed: int | None
+    at: np.ndarray
+    course: np.ndarray
+    model: outcome.OutcomeModel
+
+    @property
+    def end(self) -> Estimate:
+        """The median of the mean mass after the budget, with its 80 % interval."""
+        low, middle, high = map(float, self.course[-1])
+        return Estimate(middle, low, high)
 
 
 def silence(posterior: Posterior, budget: Budget, steps: int) -> float:
@@ -153,6 +155,8 @@ def outlook(
     over = _intervals(posterior, budget, betas)
     rewarded = budget.completions * posterior.over_prompts(posterior.mean())
     unseen = unseen_bound(passes)
+    model = outcome.read_model()
+    at, course = course_of(posterior, budget, model, passes.tasks)
     return Outlook(
         rewarded=Estimate(rewarded, *over["rewarded"]),
         silent=silence(posterior, budget, budget.steps),
@@ -171,7 +175,26 @@ def outlook(
         ceilings={beta: Estimate(over[f"mean {beta}"][0], *over[f"{beta}"]) for beta in betas},
         unseen=unseen,
         needed=None if unseen is None else samples_to_see(unseen),
+        at=at,
+        course=course,
+        model=model,
     )
+
+
+def course_of(
+    posterior: Posterior, budget: Budget, model: outcome.OutcomeModel, tasks: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (steps shown,), and the mean mass after them by a fitted model (steps shown, 3).
+
+    Averaged over draws of all masses; prompts are taken to be of one task unless `tasks` names
+    theirs.
+    """
+    draws = next(posterior.draws())[:STARTS]
+    with np.errstate(divide="ignore"):
+        rows = np.maximum(np.log(draws), outcome.LOWEST)
+    starts = [model.masses(row, tasks or None) for row in rows]
+    at = np.unique(np.linspace(0, budget.steps, SHOWN).round().astype(int))
+    return at, model.course(starts, budget)[at]
 
 
 def _intervals(
