@@ -12,6 +12,7 @@ src/grpo_origin/shipped/outcome.json with what it was fitted on. Needs numpy and
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from grpo_origin.analysis.outcome import SHIPPED
 from grpo_origin.analysis.outcome_check import (
     QUANTILES,
     errors,
+    folds,
     held_out,
     naive_forecasts,
     orderings,
@@ -44,6 +46,7 @@ PILOT = {
     *(("length", seed) for seed in (104, 109)),
     *(("token", seed) for seed in (100, 105)),
 }
+FITTED = ("exponent", "log_rate", "slope", "scatter", "margin")
 METHOD = "grpo"
 TRAINED_ON = "ood"  # what the model is fitted on; stages on ID prompts start near the ceiling
 
@@ -145,6 +148,11 @@ def report(prepared: Prepared, sources: Sources, takeoff: float) -> None:
         ]
         print(f"\n## {by} left out: seeds that came after the choice\n\n{markdown(errors(later))}")
         print(f"\n## the same, in doubt\n\n{markdown(errors(later[later['doubt']]))}", flush=True)
+    everything, rows = np.arange(len(prepared.stages)), []
+    for left in folds(prepared.stages, "axis"):
+        model = dataclasses.asdict(fit(prepared, CHOSEN, np.setdiff1d(everything, left)))
+        rows.append({"axis left out": prepared.axes[left[0]]} | {x: model[x] for x in FITTED})
+    print(f"\n## what is fitted as axes are left out\n\n{markdown(pd.DataFrame(rows))}", flush=True)
     doubt = [ran for ran in prepared.stages if ran.in_doubt]
     for name, stages in {"all stages": prepared.stages, "stages in doubt": doubt}.items():
         table = orderings(stages, takeoff, further(sources, stages))

@@ -303,7 +303,6 @@ CLAIM_TABLES: dict[str, Table] = {
         columns(
             "axis seed ood_ratio stage method trained_on steps first median before by any surest "
             "moved",
-            steps=(WHOLE, "optimiser steps"),
             first=(NUMBER, "step of the first rewarded completion; empty if there was none"),
             median=(NUMBER, "step by which one had a chance of one half; empty if none had"),
             before=(NUMBER, "forecast chance of one before that step, or in all if none came"),
@@ -341,12 +340,11 @@ CLAIM_TABLES: dict[str, Table] = {
         columns(
             "axis seed ood_ratio stage method trained_on steps train_mass before after forecast "
             "low high within",
-            steps=(WHOLE, "optimiser steps"),
             train_mass=(NUMBER, "mean mass of the training prompts before RL"),
             before=(NUMBER, "mean mass of test prompts of the split trained on, before RL"),
             after=(NUMBER, "the same after RL"),
             forecast=(NUMBER, "median of what a model fitted on the reference run says of it"),
-            low=(NUMBER, "lower end of its 80 % interval; `high` is the upper one"),
+            low=(NUMBER, "lower end of its 80 % interval"),
             high=(NUMBER, "upper end of it"),
             within=(YES_NO, "whether the mass after RL lies in it"),
         ),

@@ -26,6 +26,7 @@ from grpo_origin.evaluation.law import optimal_mass
 
 BLOCKS = 5  # of seeds, left out one at a time
 BETAS = np.geomspace(0.1, 1e4, 41)  # weights that a recursion is fitted with
+FAR = 0.1  # an error that matters
 SMALLEST = 1e-12  # masses in log-odds
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the masses of prompts, as summaries
 
@@ -143,7 +144,8 @@ def errors(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Errors of forecasts, a row a forecast and value of `by`; rows of `held_out`.
 
     stages; mae, with `mae_low` and `mae_high`, its 95 % interval over seeds; r2, 1 - squared error
-    / variance; coverage, the share of stages within the interval.
+    / variance; bias, the mean of forecast minus mass; far, the share of stages that are off by more
+    than FAR; coverage, the share of stages within the interval.
     """
     rows = []
     for key, part in table.groupby(["forecast", *by], sort=False):
@@ -158,6 +160,8 @@ def errors(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
             "mae_low": float(low),
             "mae_high": float(high),
             "r2": 1 - (off**2).sum() / spread if spread else np.nan,
+            "bias": (part["middle"] - part["after"]).mean(),
+            "far": (off.abs() > FAR).mean(),
             "coverage": within.mean() if part["low"].notna().all() else np.nan,
         }
         rows.append(found)

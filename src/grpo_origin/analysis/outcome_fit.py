@@ -9,7 +9,7 @@ weights, computed once. The margin of the interval is conformal (Romano, Patters
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,12 @@ from grpo_origin.analysis.outcome_stages import Ran
 
 EXPONENTS = (0.25, 0.5, 1.0)  # 1: as plain gradient descent; below: as Adam's scaling makes it
 CEILING = 0.985  # mass at which runs level off; read off ten stages before anything was fitted
-STARTS = (-4.0, -2.0, 0.0)  # mean log rates that the search starts from
+STARTS = ((-4.0, 0.0, 1.0), (-2.0, 0.0, 1.0), (0.0, 0.0, 1.0))  # log rate, ln scatter, slope
+FEWEST = 5  # stages of a fit: as many as parameters
 SIMPLEX = np.vstack([np.zeros(3), np.diag([1.5, -0.7, 2.0])])  # its first steps
 LIMITS = {"xatol": 0.01, "fatol": 1e-5, "maxfev": 300}
 SCATTER = (0.1, 4.0)  # of the log rate; least and most
+SCATTERS = np.geomspace(*SCATTER, 25)
 OUTSIDE = 0.01  # loss a unit beyond these limits
 SLOPE = 8.0  # largest of a feature, in log rate
 
@@ -62,9 +64,9 @@ CANDIDATES = tuple(
 class Prepared:
     """Stages with all that a fit of any candidate needs of them, computed once.
 
-    `after` (stages,); `finals` by (by_task, exponent): masses after the budget (stages, rates,
-    paths); `features` by (feature, by_task): (stages,); `doubt` (stages,): whether it was open
-    what would come.
+    `after`, `axes`, `doubt` (stages,): mass after RL, axis, whether it was open what would come;
+    `finals` by (by_task, exponent): masses after the budget (stages, rates, paths); `features` by
+    (feature, by_task): (stages,).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Prepared:
     ) -> None:
         self.stages, self.exponents = list(stages), tuple(exponents)
         self.after = np.array([ran.after for ran in stages])
+        self.axes = np.array([ran.axis for ran in stages])
         self.doubt = np.array([ran.in_doubt for ran in stages])
         self.finals: dict[tuple[bool, float], np.ndarray] = {}
         self.features: dict[tuple[str, bool], np.ndarray] = {}
@@ -138,40 +141,63 @@ def fit(
 ) -> OutcomeModel:
     """The candidate's model that scores best on some stages (an array of their numbers).
 
-    Raises ValueError if there are fewer stages than it has parameters.
+    How much rates differ, and the margin, are those of an axis that is not known: each axis of the
+    stages is left out in turn, and forecast by what the others give. Raises ValueError if there are
+    fewer stages than the model has parameters.
     """
-    if len(chosen) < 5:
-        raise ValueError(f"a fit needs at least 5 stages, not {len(chosen)}")
-    known = candidate.feature, candidate.by_task
+    if len(chosen) < FEWEST:
+        raise ValueError(f"a fit needs at least {FEWEST} stages, not {len(chosen)}")
+    found = [
+        _search(prepared, candidate, chosen, exponent, start)
+        for exponent in prepared.exponents
+        for start in STARTS
+    ]
+    best = min(found, key=lambda one: prepared.score(one, chosen))
+    axes = prepared.axes[chosen]
+    parts = [chosen[axes == axis] for axis in np.unique(axes)]
+    inner = [(best, chosen)]
+    if len(parts) > 1 and len(chosen) - max(map(len, parts)) >= FEWEST:
+        start = best.log_rate, np.log(best.scatter), best.slope
+        inner = [
+            (_search(prepared, candidate, np.setdiff1d(chosen, x), best.exponent, start), x)
+            for x in parts
+        ]
+
+    def loss(scatter: float) -> float:
+        scores = [prepared.score(replace(one, scatter=scatter), x) * len(x) for one, x in inner]
+        return float(np.sum(scores))
+
+    scatter = float(min(SCATTERS, key=loss))
+    left = np.concatenate([x for _, x in inner])
+    ends = [prepared.forecasts(replace(one, scatter=scatter), x) for one, x in inner]
+    margin = conformal_margin(np.concatenate(ends), prepared.after[left])
+    return replace(best, scatter=scatter, margin=margin, provenance=dict(provenance or {}))
+
+
+def _search(
+    prepared: Prepared,
+    candidate: Candidate,
+    chosen: np.ndarray,
+    exponent: float,
+    start: Sequence[float],
+) -> OutcomeModel:
+    """The best log rate, scatter and slope that a search from `start` finds; no margin."""
     ends = prepared.ends(candidate, chosen)
-
-    def model(exponent: float, point: np.ndarray, margin: float = 0.0) -> OutcomeModel:
-        rate, scatter, slope = map(float, point)
-        rest = slope, *ends, float(np.exp(scatter)), CEILING, margin
-        return OutcomeModel(*known, exponent, rate, *rest, dict(provenance or {}))
-
     low, high = _limits(candidate)
 
-    def loss(exponent: float, point: np.ndarray) -> float:
-        inside = np.clip(point, low, high)
-        outside = float(np.abs(point - inside).sum())
-        return prepared.score(model(exponent, inside), chosen) + OUTSIDE * outside
+    def model(point: np.ndarray) -> OutcomeModel:
+        rate, scatter, slope = map(float, point)
+        rest = slope, *ends, float(np.exp(scatter)), CEILING, 0.0
+        return OutcomeModel(candidate.feature, candidate.by_task, exponent, rate, *rest)
 
-    found = []
-    for exponent in prepared.exponents:
-        for log_rate in STARTS:
-            start = np.array([log_rate, 0.0, 0.0 if candidate.feature == "none" else 1.0])
-            best = minimize(
-                lambda point, b=exponent: loss(b, point),
-                start,
-                method="Nelder-Mead",
-                options={"initial_simplex": start + SIMPLEX} | LIMITS,
-            )
-            found.append((float(best.fun), exponent, np.clip(best.x, low, high)))
-    _, exponent, point = min(found, key=lambda one: one[0])
-    bare = model(exponent, point)
-    margin = conformal_margin(prepared.forecasts(bare, chosen), prepared.after[chosen])
-    return model(exponent, point, margin)
+    def loss(point: np.ndarray) -> float:
+        inside = np.clip(point, low, high)
+        return prepared.score(model(inside), chosen) + OUTSIDE * float(np.abs(point - inside).sum())
+
+    first = np.clip(np.asarray(start, dtype=float), low, high)
+    options = {"initial_simplex": first + SIMPLEX} | LIMITS
+    best = minimize(loss, first, method="Nelder-Mead", options=options)
+    return model(np.clip(best.x, low, high))
 
 
 def _limits(candidate: Candidate) -> tuple[list[float], list[float]]:

@@ -1,8 +1,8 @@
 """What RL can reach from the masses of its prompts, averaged over their posterior.
 
 Formulas of single masses are those of `evaluation.exploration` and `evaluation.law`; here they are
-integrated. Everything is about the model before its first step: what it does as it learns is not
-known here.
+integrated. All but `course_of` is about the model before its first step; what it does as it learns
+is `analysis.outcome`'s.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scipy.special import logsumexp
 from grpo_origin.analysis import outcome
 from grpo_origin.evaluation.exploration import contrast, expected_successes
 from grpo_origin.evaluation.law import optimal_mass
-from grpo_origin.forecast.posterior import Posterior, samples_to_see, unseen_bound
+from grpo_origin.forecast.posterior import Posterior, posterior_of, samples_to_see, unseen_bound
 from grpo_origin.forecast.tally import Passes
 
 INTERVAL = (0.05, 0.95)  # quantiles over draws: 90 %
 BETAS = (0.001, 0.01, 0.1, 1.0)  # KL weights shown beside the one asked for
 DEAD_BELOW = 0.05  # expected chance of contrast: such a prompt wastes 19 groups of 20
-STARTS = 8  # draws of all masses that the forecast of the end is averaged over
+STARTS = 8  # settings of the prior over prompts that the forecast of the end is averaged over
 SHOWN = 40  # steps at most of its curve
 MOST_STEPS = 10**9  # of a search for the first success; no one trains longer
 
@@ -156,7 +156,7 @@ def outlook(
     rewarded = budget.completions * posterior.over_prompts(posterior.mean())
     unseen = unseen_bound(passes)
     model = outcome.read_model()
-    at, course = course_of(posterior, budget, model, passes.tasks)
+    at, course = course_of(passes, posterior, budget, model)
     return Outlook(
         rewarded=Estimate(rewarded, *over["rewarded"]),
         silent=silence(posterior, budget, budget.steps),
@@ -182,17 +182,27 @@ def outlook(
 
 
 def course_of(
-    posterior: Posterior, budget: Budget, model: outcome.OutcomeModel, tasks: Sequence[str] = ()
+    passes: Passes, posterior: Posterior, budget: Budget, model: outcome.OutcomeModel
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps (steps shown,), and the mean mass after them by a fitted model (steps shown, 3).
 
-    Averaged over draws of all masses; prompts are taken to be of one task unless `tasks` names
-    theirs.
+    Prompts are taken to be of one task unless `passes` name theirs, which then have a distribution
+    over prompts each. A prompt counts with its posterior mean, averaged over STARTS settings: how
+    far below that a prompt without success lies, in log-odds, no counts can tell.
     """
-    draws = next(posterior.draws())[:STARTS]
-    with np.errstate(divide="ignore"):
-        rows = np.maximum(np.log(draws), outcome.LOWEST)
-    starts = [model.masses(row, tasks or None) for row in rows]
+    mass = np.empty((STARTS, len(posterior.place)))
+    tasks = np.array(passes.tasks or [""] * len(passes.prompts))
+    kinds = np.unique(tasks)
+    for kind in kinds:
+        own = np.flatnonzero(tasks == kind)
+        known = posterior
+        if len(kinds) > 1:
+            names = tuple(passes.prompts[i] for i in own)
+            known = posterior_of(Passes(names, passes.samples[own], passes.correct[own]))
+        settings = np.linspace(0, len(known.a) - 1, STARTS).round().astype(int)
+        each = known.right / (known.right + known.wrong)
+        mass[:, own] = each[settings][:, known.place]
+    starts = [model.masses(row, tasks) for row in np.log(mass)]
     at = np.unique(np.linspace(0, budget.steps, SHOWN).round().astype(int))
     return at, model.course(starts, budget)[at]
 
