@@ -66,6 +66,7 @@ def planted_tables(settings: Settings) -> dict[str, pd.DataFrame]:
         "signal": _signal(settings),
         "transfer": _transfer(settings, draws),
         "first_success": _first_success(settings, draws),
+        "outcome": _outcome(settings, draws),
         "seed_contrasts": variants,
         "contrasts": _bounds(variants),
         "method_seed_contrasts": methods,
@@ -213,6 +214,19 @@ def _first_success(settings: Settings, draws) -> pd.DataFrame:
         for seed, stage in product(settings.seeds, RL)
     ]
     return _with_stage(pd.DataFrame(rows)).assign(moved=True, any=1.0, surest=0.4)
+
+
+def _outcome(settings: Settings, draws) -> pd.DataFrame:
+    cells = [(a, r) for a in settings.axes for r in settings.axis_ratios(a)]
+    rows = [
+        {"axis": axis, "seed": seed, "ood_ratio": ratio, "stage": stage, "steps": 60}
+        for axis, ratio in cells
+        for seed, stage in product(settings.seeds, RL)
+    ]
+    table = _with_stage(pd.DataFrame(rows))
+    low, middle, high, after = np.sort(draws.uniform(size=(4, len(table))), axis=0)
+    table = table.assign(low=low, forecast=middle, high=high, after=after, within=False)
+    return table.assign(train_mass=low, before=low)
 
 
 def _theory(draws) -> tuple[pd.DataFrame, pd.DataFrame]:

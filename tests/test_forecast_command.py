@@ -42,6 +42,41 @@ def test_every_number_says_what_it_rests_on(table, capsys):
     assert 8 <= len(lines) <= 12
 
 
+def test_where_it_ends_is_a_model_with_its_interval_and_what_that_was_fitted_on(table, capsys):
+    main(["forecast", "passes.csv", "--steps", "3"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(
+        r"model +mean pass rate after the budget: \S+ % \(80 %: \S+ % to \S+ %\), all prompts as "
+        r"one task, by a model fitted on \d+ RL runs of small string models",
+        last,
+    )
+    assert "steps were fewer" not in last
+    main(["forecast", "passes.csv", "--steps", "6000"])
+    assert "its 60 steps were fewer" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_task_without_success_does_not_rise_with_another(tmp_path, monkeypatch, capsys):
+    """Half of the prompts are of a task that is never right: one task apart, or all as one."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"easy {i},64,{40 + i % 20},a" for i in range(40)]
+    rows += [f"hard {i},64,0,b" for i in range(40)]
+    ends = []
+    for header in ("prompt,samples,correct,task", "prompt,samples,correct,other"):
+        write(tmp_path / "passes.csv", "\n".join([header, *rows]))
+        main(["forecast", "passes.csv"])
+        (last,) = [x for x in capsys.readouterr().out.splitlines() if "after the budget" in x]
+        ends.append(float(NUMBER.findall(last)[0]))
+        assert ("2 tasks apart" in last) == header.endswith("task")
+    assert ends[0] < 60 < ends[1]
+
+
+def test_a_prompt_of_two_tasks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "passes.csv", "prompt,samples,correct,task\nx,8,1,a\nx,8,1,b\n")
+    with pytest.raises(SystemExit, match=r"passes.csv, row 3: task is another than"):
+        main(["forecast", "passes.csv"])
+
+
 def test_beta_0_has_no_ceiling(table, capsys):
     main(["forecast", "passes.csv", "--beta", "0"])
     assert "beta 0: no KL term, so no ceiling" in capsys.readouterr().out
@@ -87,7 +122,7 @@ def test_the_page_holds_all_lines_and_needs_nothing_else(table, capsys):
     text = table.with_name("forecast.html").read_text()
     first = capsys.readouterr().out.splitlines()[0].removeprefix("exact").strip()
     assert first in text
-    assert re.search(r'<img alt="Three panels[^"]+" src="data:image/png;base64,iVBOR', text)
+    assert re.search(r'<img alt="Four panels[^"]+" src="data:image/png;base64,iVBOR', text)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert all(paragraph.split(":")[0] in text for paragraph in page.ASSUMED)
 

@@ -83,7 +83,8 @@ def sources(tmp_path_factory) -> Sources:
             for split in ("id", "ood")
         ]
         frame(folder / "learning_curve.parquet", points)
-        prompts = [{"log_mass": -9.0, "step": step, "samples": 3840} for step in (1, 2)]
+        asked = {"log_mass": -9.0, "task": "trav;4;A", "samples": 3840}
+        prompts = [asked | {"step": step} for step in (1, 2)]
         frame(folder / "prompt_mass.parquet", prompts)
         training.append(("any name", seed, "0.10", "grpo~ood", folder))
     run = {"method": "rloo", "beta": 1.0, "axis": "any name", "seed": 0, "ood_ratio": "0.10"}

@@ -23,6 +23,8 @@ from grpo_origin.jobs.files import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from grpo_origin.analysis.outcome_stages import Ran
+
 Files = Sequence[str | Path]
 STAGE = ("axis", "seed", "ood_ratio", "stage")  # where `Sources.training` puts a folder
 
@@ -127,6 +129,19 @@ class Sources:
         # Where anything but exact matches is rewarded, weights may move before the first of them.
         of_the_law = [name for name, beta in self.betas.items() if beta]
         return first_successes(masses, logs, self.signal[self.signal["method"].isin(of_the_law)])
+
+    @cached_property
+    def ran(self) -> list[Ran]:
+        """The RL stages that the forecast of outcomes is about; none if no stages are given."""
+        from grpo_origin.analysis.outcome_stages import stages_that_ran
+
+        if self.signal is None:
+            return []
+        masses = self.of_stages(PROMPT_MASS, ["log_mass", "task", "step", "samples"])
+        steps = self.of_stages(TRAINING_LOG, ["step"])
+        of_the_law = [name for name, beta in self.betas.items() if beta]
+        signal = self.signal[self.signal["method"].isin(of_the_law)]
+        return stages_that_ran(masses, steps, signal, self.gains)
 
     @cached_property
     def converged(self) -> pd.DataFrame | None:

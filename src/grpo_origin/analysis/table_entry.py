@@ -45,6 +45,7 @@ SHARED: dict[str, Column] = {
     "mass_fixed_point": Column(NUMBER, "mass at which the method itself should rest; mean"),
     "law": Column(NUMBER, "mass that the law of KL-regularised RL predicts; mean"),
     "step": Column(WHOLE, "optimiser step"),
+    "steps": Column(WHOLE, "optimiser steps"),
 }
 
 

@@ -1,8 +1,8 @@
 """What RL can reach from the masses of its prompts, averaged over their posterior.
 
 Formulas of single masses are those of `evaluation.exploration` and `evaluation.law`; here they are
-integrated. Everything is about the model before its first step: what it does as it learns is not
-known here.
+integrated. All but `course_of` is about the model before its first step; what it does as it learns
+is `analysis.outcome`'s.
 """
 
 from __future__ import annotations
@@ -14,38 +14,30 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from grpo_origin.analysis import outcome
 from grpo_origin.evaluation.exploration import contrast, expected_successes
 from grpo_origin.evaluation.law import optimal_mass
-from grpo_origin.forecast.posterior import Posterior, samples_to_see, unseen_bound
+from grpo_origin.forecast.posterior import Posterior, posterior_of, samples_to_see, unseen_bound
 from grpo_origin.forecast.tally import Passes
 
 INTERVAL = (0.05, 0.95)  # quantiles over draws: 90 %
 BETAS = (0.001, 0.01, 0.1, 1.0)  # KL weights shown beside the one asked for
 DEAD_BELOW = 0.05  # expected chance of contrast: such a prompt wastes 19 groups of 20
+STARTS = 8  # settings of the prior over prompts that the forecast of the end is averaged over
+SHOWN = 40  # steps at most of its curve
 MOST_STEPS = 10**9  # of a search for the first success; no one trains longer
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What RL is to spend: `steps` of `prompts_per_step` groups of `group_size` completions.
+class Budget(outcome.Budget):
+    """What RL is to spend; `beta` is the weight of the KL term, 0 for none."""
 
-    `beta` is the weight of the KL term, 0 for none.
-    """
-
-    group_size: int
-    prompts_per_step: int
-    steps: int
     beta: float
-
-    @property
-    def completions(self) -> int:
-        """Completions that all steps sample together."""
-        return self.steps * self.prompts_per_step * self.group_size
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A posterior mean with the ends of its 90 % interval."""
+    """A posterior mean with the ends of its 90 % interval, or a median with those of its 80 %."""
 
     value: float
     low: float
@@ -63,7 +55,8 @@ class Outlook:
     posterior mass and expected chance of contrast; `dead`, shape (P,), is 0 or 1 where the chance
     is below `dead_below`, by the end at which the mass is, else -1. `ceilings`: mean mass of the
     optimum by KL weight. `unseen`: 95 % upper bound of the mean mass of prompts with no success,
-    and `needed`: the samples that would show it.
+    and `needed`: the samples that would show it. `course`: mean mass after each of `at` steps, by
+    the fitted model `model`: low end of its 80 % interval, median, high end, shape (steps, 3).
     """
 
     rewarded: Estimate
@@ -79,6 +72,15 @@ class Outlook:
     ceilings: dict[float, Estimate]
     unseen: float | None
     needed: int | None
+    at: np.ndarray
+    course: np.ndarray
+    model: outcome.OutcomeModel
+
+    @property
+    def end(self) -> Estimate:
+        """The median of the mean mass after the budget, with its 80 % interval."""
+        low, middle, high = map(float, self.course[-1])
+        return Estimate(middle, low, high)
 
 
 def silence(posterior: Posterior, budget: Budget, steps: int) -> float:
@@ -153,6 +155,8 @@ def outlook(
     over = _intervals(posterior, budget, betas)
     rewarded = budget.completions * posterior.over_prompts(posterior.mean())
     unseen = unseen_bound(passes)
+    model = outcome.read_model()
+    at, course = course_of(passes, posterior, budget, model)
     return Outlook(
         rewarded=Estimate(rewarded, *over["rewarded"]),
         silent=silence(posterior, budget, budget.steps),
@@ -171,7 +175,36 @@ def outlook(
         ceilings={beta: Estimate(over[f"mean {beta}"][0], *over[f"{beta}"]) for beta in betas},
         unseen=unseen,
         needed=None if unseen is None else samples_to_see(unseen),
+        at=at,
+        course=course,
+        model=model,
     )
+
+
+def course_of(
+    passes: Passes, posterior: Posterior, budget: Budget, model: outcome.OutcomeModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (steps shown,), and the mean mass after them by a fitted model (steps shown, 3).
+
+    Prompts are taken to be of one task unless `passes` name theirs, which then have a distribution
+    over prompts each. A prompt counts with its posterior mean, averaged over STARTS settings: how
+    far below that a prompt without success lies, in log-odds, no counts can tell.
+    """
+    mass = np.empty((STARTS, len(posterior.place)))
+    tasks = np.array(passes.tasks or [""] * len(passes.prompts))
+    kinds = np.unique(tasks)
+    for kind in kinds:
+        own = np.flatnonzero(tasks == kind)
+        known = posterior
+        if len(kinds) > 1:
+            names = tuple(passes.prompts[i] for i in own)
+            known = posterior_of(Passes(names, passes.samples[own], passes.correct[own]))
+        settings = np.linspace(0, len(known.a) - 1, STARTS).round().astype(int)
+        each = known.right / (known.right + known.wrong)
+        mass[:, own] = each[settings][:, known.place]
+    starts = [model.masses(row, tasks) for row in np.log(mass)]
+    at = np.unique(np.linspace(0, budget.steps, SHOWN).round().astype(int))
+    return at, model.course(starts, budget)[at]
 
 
 def _intervals(

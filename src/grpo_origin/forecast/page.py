@@ -81,12 +81,14 @@ def alt_text(posterior: Posterior, budget: Budget, found: Outlook) -> str:
     )
     alive = int((found.dead < 0).sum())
     return (
-        f"Three panels. Left: histogram of the posterior mean Q of {len(found.mean)} prompts, "
+        f"Four panels. First: histogram of the posterior mean Q of {len(found.mean)} prompts, "
         f"{int((found.dead == 0).sum())} of them dead at 0, {int((found.dead == 1).sum())} dead at "
-        f"1, {alive} between. Middle: share of groups with right and wrong completions by group "
-        f"size: {sizes}. Right: chance of a first right completion by step, rising from "
+        f"1, {alive} between. Second: share of groups with right and wrong completions by group "
+        f"size: {sizes}. Third: chance of a first right completion by step, rising from "
         f"{share(1 - silence(posterior, budget, 1))} at step 1 to {share(1 - found.silent)} at "
-        f"step {budget.steps}."
+        f"step {budget.steps}. Fourth: mean pass rate by step, by a model fitted on small string "
+        f"models, from {share(found.course[0, 1])} to {share(found.end.value)} (80 %: "
+        f"{share(found.end.low)} to {share(found.end.high)}) at the end."
     )
 
 
@@ -124,8 +126,8 @@ def _figure(posterior: Posterior, budget: Budget, found: Outlook) -> Figure:
     from matplotlib.figure import Figure
 
     sns.set_theme("paper", "whitegrid", "colorblind")
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    masses, groups, steps = figure.subplots(1, 3)
+    figure = Figure(figsize=(14.5, 3.4), layout="constrained")
+    masses, groups, steps, ends = figure.subplots(1, 4)
     _draw_masses(masses, found, budget.group_size)
     sizes = sorted({*GROUP_SIZES, budget.group_size})
     groups.plot(sizes, [contrast_share(posterior, size) for size in sizes], "o-", clip_on=False)
@@ -140,6 +142,10 @@ def _figure(posterior: Posterior, budget: Budget, found: Outlook) -> Figure:
     steps.plot(at, chances, ".-", clip_on=False)
     steps.set(xscale="log", ylim=(0, 1), xlim=(1, last))
     steps.set(xlabel="step", ylabel="chance of a right completion so far")
+    ends.fill_between(found.at, found.course[:, 0], found.course[:, 2], alpha=0.25, lw=0)
+    ends.plot(found.at, found.course[:, 1], clip_on=False)
+    ends.set(ylim=(0, 1), xlim=(0, last), xlabel="step")
+    ends.set(ylabel="mean pass rate (model, 80 %)")
     return figure
 
 

@@ -21,6 +21,7 @@ COLUMNS = {
     "samples": ("samples", "n"),
     "correct": ("correct", "c"),
 }
+TASK = "task"  # a further column: prompts of one task learn together
 NEEDED = "prompt, samples (or n), correct (or c)"
 ACCEPTED = (
     f"accepted are a .csv or .parquet with columns {NEEDED}, a samples_*.jsonl of "
@@ -102,7 +103,7 @@ def _read_csv(path: Path, tally: Tally) -> None:
                         "put a prompt that holds commas in double quotes",
                     )
                 row += [""] * (len(header) - len(row))
-                rows.append((number, [row[places[name]] for name in COLUMNS]))
+                rows.append((number, [row[place] for place in places.values()]))
         except csv.Error as error:
             raise ConfigError(f"{path}: not a CSV file ({error})") from None
     _add_rows(path, rows, tally)
@@ -111,12 +112,15 @@ def _read_csv(path: Path, tally: Tally) -> None:
 def _read_parquet(path: Path, table: Any, tally: Tally) -> None:
     """Add the rows of a parquet table (pyarrow); its first row is row 1."""
     places = _places(path, table.column_names)
-    columns = [table.column(places[name]).to_pylist() for name in COLUMNS]
+    columns = [table.column(place).to_pylist() for place in places.values()]
     _add_rows(path, enumerate(map(list, zip(*columns, strict=True)), start=1), tally)
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Where the three columns are; raises ConfigError, naming them, if one is missing or double."""
+    """Where the three columns are, and that of tasks if there is one, in this order.
+
+    Raises ConfigError, naming them, if one is missing or double.
+    """
     names = [name.strip().lower() for name in header]
     places = {}
     for column, aliases in COLUMNS.items():
@@ -128,13 +132,16 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
                 f"{path}: {problem} {' or '.join(aliases)}; needed are {NEEDED}, there is {there}"
             )
         places[column] = found[0]
-    return places
+    return places | ({TASK: names.index(TASK)} if TASK in names else {})
 
 
 def _add_rows(path: Path, rows: Iterable[tuple[int, list[Any]]], tally: Tally) -> None:
-    """Add rows of prompt, samples, correct by number; raises ConfigError for one that is wrong."""
+    """Add rows of prompt, samples, correct and maybe task by number.
+
+    Raises ConfigError for one that is wrong.
+    """
     again = 0
-    for number, (prompt, samples, correct) in rows:
+    for number, (prompt, samples, correct, *task) in rows:
         if prompt is None or prompt != prompt or not str(prompt).strip():
             raise refused(path, number, "prompt is missing", "write its text or a name for it")
         n, c = whole(samples), whole(correct)
@@ -145,6 +152,9 @@ def _add_rows(path: Path, rows: Iterable[tuple[int, list[Any]]], tally: Tally) -
             problem = _said("correct", correct)
             raise refused(path, number, problem, f"right is a whole number from 0 to samples ({n})")
         again += tally.add(str(prompt), n, c)
+        if task and not tally.assign(str(prompt), str(task[0] or "").strip()):
+            problem = "task is another than in an earlier row of this prompt"
+            raise refused(path, number, problem, "name one task for each prompt")
     if again:
         plural = "row repeats a prompt" if again == 1 else "rows repeat a prompt"
         tally.note(f"{path}: {again} {plural}; their counts are added to that prompt's.")

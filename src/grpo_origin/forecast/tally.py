@@ -20,13 +20,15 @@ MOST_SAMPLES = 10**12  # of one prompt: sums over prompts stay exact in 64 bits
 class Passes:
     """Counts of P distinct prompts: `samples` and `correct` are int64, shape (P,).
 
-    `notes` are sentences on how they were read, for the user.
+    `notes` are sentences on how they were read, for the user; `tasks` name each prompt's task,
+    empty where none are named.
     """
 
     prompts: tuple[str, ...]
     samples: np.ndarray
     correct: np.ndarray
     notes: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 class Tally:
@@ -35,6 +37,7 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
         self._notes: dict[str, None] = {}
+        self._tasks: dict[str, str] = {}
 
     def add(self, prompt: str, samples: int, correct: int) -> bool:
         """Add counts to a prompt's; says whether the prompt was there before."""
@@ -43,6 +46,10 @@ class Tally:
         self._counts[prompt] = (before[0] + samples, before[1] + correct)
         return known
 
+    def assign(self, prompt: str, task: str) -> bool:
+        """Say which task a prompt is of; whether that is no other than before."""
+        return self._tasks.setdefault(prompt, task) == task
+
     def note(self, sentence: str) -> None:
         """Keep a sentence for the user, once."""
         self._notes[sentence] = None
@@ -50,7 +57,8 @@ class Tally:
     def passes(self) -> Passes:
         """What was added; no prompt at all gives arrays of length 0."""
         counts = np.array(list(self._counts.values()), dtype=np.int64).reshape(-1, 2)
-        return Passes(tuple(self._counts), counts[:, 0], counts[:, 1], tuple(self._notes))
+        named = tuple(self._tasks.get(prompt, "") for prompt in self._counts) if self._tasks else ()
+        return Passes(tuple(self._counts), counts[:, 0], counts[:, 1], tuple(self._notes), named)
 
 
 def refused(path: str | Path, row: int, problem: str, right: str) -> ConfigError:

@@ -2,7 +2,8 @@
 
 `exact`: counting, or mathematics without a prior. `posterior`: follows exactly from every prompt's
 Q, averaged over what the counts say of Q. `model`: needs more than that, here that RL reaches its
-optimum on every prompt by itself. Knows neither files nor figures.
+optimum on every prompt by itself, or what RL runs of small models did. Knows neither files nor
+figures.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ ASSUMED = (
     "your prompts is impossible (Q = 0) and the rest is not, a Beta distribution bends to fit "
     "both, and prompts without a success look better than they are.",
     "Assumed: samples are drawn as RL will draw them (temperature, prompt, length limit); prompts "
-    "are visited in shuffled epochs; the KL ceiling is that of a policy free at every prompt. Not "
-    "forecast: prompts share parameters, so one without mass may rise when others have some, and "
-    "no number here says where the mass ends.",
+    "are visited in shuffled epochs; the KL ceiling is that of a policy free at every prompt.",
+    "Fitted: where the mean pass rate ends. Prompts share parameters, so that one without mass may "
+    "rise when others have some; how fast depends on model, task and learning rate, which counts "
+    "don't tell. The curve is that of small string models, its interval what differs among them: "
+    "read it as an example, not as a promise.",
 )
 
 
@@ -92,6 +95,7 @@ def lines(passes: Passes, posterior: Posterior, budget: Budget, found: Outlook) 
         ),
         *_unseen(passes, found),
         *_ceilings(budget, found),
+        _end(passes, budget, found),
     ]
     return [*text, *(Line("", note) for note in passes.notes)]
 
@@ -144,6 +148,21 @@ def _ceilings(budget: Budget, found: Outlook) -> list[Line]:
     ]
 
 
+def _end(passes: Passes, budget: Budget, found: Outlook) -> Line:
+    """Where the mean pass rate ends by the fitted model, and what that was fitted on."""
+    of, most = found.model.provenance, found.model.provenance["steps"]
+    kinds = len(set(passes.tasks))
+    tasks = f", {_count(kinds, 'task')} apart" if kinds > 1 else ", all prompts as one task"
+    beyond = f"; its {most} steps were fewer" if budget.steps > most else ""
+    return Line(
+        "model",
+        f"mean pass rate after the budget: {share(found.end.value)} "
+        f"({_range(found.end, share, level=80)}){tasks}, by a model fitted on {of['stages']} RL "
+        f"runs of small string models at a learning rate of {of['learning_rate']:g}{beyond}: a "
+        "guess for any other",
+    )
+
+
 def terminal(text: list[Line]) -> str:
     """Lines with their labels in front."""
     width = max(len(line.label) for line in text)
@@ -166,8 +185,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _range(estimate: Estimate, write: Callable[[float], str]) -> str:
-    return f"90 %: {write(estimate.low)} to {write(estimate.high)}"
+def _range(estimate: Estimate, write: Callable[[float], str], level: int = 90) -> str:
+    return f"{level} %: {write(estimate.low)} to {write(estimate.high)}"
 
 
 def _steps(steps: int | None) -> str:
