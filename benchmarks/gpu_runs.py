@@ -79,7 +79,9 @@ def prefers_cudnn(results: dict[str, Any]) -> bool:
 
 def planned_samples(part: Part, study: Study, seconds: float) -> tuple[int, float]:
     """Pretraining samples of a cell that takes so many seconds, whole batches, and theirs of it."""
-    given = GUESSED | measured(part.known(), best=True)
+    rl = study.settings.rl
+    step = {"grpo_step_fixed_s": 0.0, "grpo_step_completions": rl.prompts_per_step * rl.group_size}
+    given = GUESSED | step | measured(part.known(), best=True)
     rates = find_rates(given, CONFIG.parent / "benchmarks" / "rates.json", study.settings, "laptop")
     work, pretrain = work_seconds(study, rates), study.settings.pretrain
     with_samples = work["data"] + work["pretrain"]

@@ -73,6 +73,13 @@ def _leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:
     return leaderboard(variants)
 
 
+def _outcome(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.outcome import read_model
+    from grpo_origin.analysis.outcome_stages import outcome_table
+
+    return outcome_table(sources.ran, read_model())
+
+
 STAGE_TABLES: dict[str, Table] = {
     "training": Table(
         "evaluation",
@@ -202,5 +209,21 @@ STAGE_TABLES: dict[str, Table] = {
             equal_verdict=(TEXT, "verdict at equal numbers of completions"),
         ),
         contrast=_leaderboard,
+    ),
+    "outcome": Table(
+        "claims",
+        "an RL stage that samples each prompt once: mass after it, and the shipped forecast of it",
+        columns(
+            "axis seed ood_ratio stage method trained_on steps train_mass before after forecast "
+            "low high within",
+            train_mass=(NUMBER, "mean mass of the training prompts before RL"),
+            before=(NUMBER, "mean mass of test prompts of the split trained on, before RL"),
+            after=(NUMBER, "the same after RL"),
+            forecast=(NUMBER, "median of what a model fitted on the reference run says of it"),
+            low=(NUMBER, "lower end of its 80 % interval"),
+            high=(NUMBER, "upper end of it"),
+            within=(YES_NO, "whether the mass after RL lies in it"),
+        ),
+        _outcome,
     ),
 }
