@@ -102,6 +102,7 @@ def test_the_line_has_what_is_done_what_runs_and_what_is_left():
     for job in (0, 1):
         progress.started(job)
     clock.now = 60.0
+    progress.started(1)  # told again: it began when it was told first
     progress.finished(0)
     progress.started("of another sweep")
     progress.finished("of another sweep")

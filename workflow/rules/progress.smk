@@ -21,8 +21,9 @@ class Follower(logging.Filter):
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_STARTED:
             self.progress = self.progress or Progress(planned_jobs(), jobs_at_once())
-            for job in record.jobs:
-                self.progress.started(job)
+            for job in list(workflow.scheduler.running):  # on a cluster groups of jobs too
+                for member in job if job.is_group() else (job,):
+                    self.progress.started(member.jobid)
             record.msg = self.line()
         elif self.progress and event == LogEvent.JOB_FINISHED:
             self.progress.finished(record.job_id)

@@ -49,9 +49,9 @@ class Progress:
         self._began = self.clock()
 
     def started(self, job: Hashable) -> None:
-        """A job began."""
-        if job in self.planned:
-            self._running[job] = self.clock()
+        """A job runs; the first time that this is told, it began."""
+        if job in self.planned and job not in self._ended:
+            self._running.setdefault(job, self.clock())
 
     def finished(self, job: Hashable) -> None:
         """A job is done; one whose start was not told counts, but measures nothing."""
