@@ -51,7 +51,7 @@ def test_where_it_ends_is_a_model_with_its_interval_and_what_that_was_fitted_on(
         last,
     )
     assert "steps were fewer" not in last
-    main(["forecast", "passes.csv", "--steps", "6000"])
+    main(["forecast", "passes.csv", "--steps", "61"])
     assert "its 60 steps were fewer" in capsys.readouterr().out.splitlines()[-1]
 
 

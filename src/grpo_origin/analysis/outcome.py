@@ -230,19 +230,19 @@ class OutcomeModel:
         feature = np.clip(features(masses)[self.feature], self.lowest, self.highest)
         return mixture(self.log_rate + self.slope * float(feature), self.scatter)
 
-    def course(self, starts: Sequence[Masses], budget: Budget) -> np.ndarray:
-        """Mean mass after each step: (steps + 1, 3), low, median and high end as in QUANTILES.
+    def course(self, starts: Sequence[Masses], budget: Budget, at: ArrayLike) -> np.ndarray:
+        """Mean mass after some steps: (steps asked, 3), low, median and high end as in QUANTILES.
 
         Several starts, of which one is true and nobody knows which, count alike.
         """
-        drawn = [courses(x, budget, self.exponent, self.ceiling, LOG_RATES) for x in starts]
+        drawn = [courses(x, budget, self.exponent, self.ceiling, LOG_RATES)[at] for x in starts]
         weights = np.concatenate([self.weights(x) / len(starts) for x in starts])
         found = [quantiles(values, weights) for values in np.concatenate(drawn, axis=1)]
         return widened(np.stack(found), self.margin)
 
     def forecast(self, masses: Masses, budget: Budget) -> np.ndarray:
         """Mean mass after the budget: low end, median, high end."""
-        return self.course([masses], budget)[-1]
+        return self.course([masses], budget, [budget.steps])[0]
 
     def as_json(self) -> str:
         """The text of its file."""

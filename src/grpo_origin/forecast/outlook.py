@@ -204,7 +204,7 @@ def course_of(
         mass[:, own] = each[settings][:, known.place]
     starts = [model.masses(row, tasks) for row in np.log(mass)]
     at = np.unique(np.linspace(0, budget.steps, SHOWN).round().astype(int))
-    return at, model.course(starts, budget)[at]
+    return at, model.course(starts, budget, at)
 
 
 def _intervals(
