@@ -24,7 +24,7 @@ from grpo_origin.jobs.checkpoint import Checkpoint
 from grpo_origin.jobs.files import write_json
 from grpo_origin.rl import signal
 from grpo_origin.training.loop import Progress
-from grpo_origin.training.numerics import FiniteGuard, exact_arithmetic
+from grpo_origin.training.numerics import FiniteGuard, exact_arithmetic, float32_view
 
 # In a checkpoint: what methods, `signal` and the learning curve remember; the latest reference.
 MEMORY, REFERENCE = "memory.json", "reference.safetensors"
@@ -68,7 +68,8 @@ class LearningCurve(TrainerCallback):
     def _measure(self, model: Any, step: int) -> None:
         training = model.training
         with exact_arithmetic(self.device):
-            log_mass, greedy = exact_mass(model, self.rows, self.rows.size, self.device)
+            view = float32_view(model)
+            log_mass, greedy = exact_mass(view, self.rows, self.rows.size, self.device)
         model.train(training)
         sampled = self.memory.get(signal.COUNTS, {}).get("completions", 0)
         for split in SPLITS:
