@@ -301,10 +301,11 @@ def generation(part: Part, settings: Settings, kind: str) -> dict[str, float]:
     how = {"max_new_tokens": at.longest, "do_sample": True, "top_k": 0, "top_p": 1.0}
     ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     config = GenerationConfig(**how, **ids, **GENERATION[kind])
-    model = build_model(settings.model, at.world, 0).to(part.device).eval()
+    model: Any = build_model(settings.model, at.world, 0)
+    model.to(part.device).eval()
     passes: Any = training_passes(numerics, part.device)
     if "autocast" not in kind:
-        model.to(getattr(torch, numerics.precision))  # type: ignore[arg-type]
+        model.to(getattr(torch, numerics.precision))
         passes = contextlib.nullcontext()
 
     def once() -> float:

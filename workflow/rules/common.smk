@@ -18,6 +18,7 @@ from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from grpo_origin.analysis.tables import TABLES
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import differing
 from grpo_origin.config.notation import SPLITS, ood_count
@@ -291,3 +292,21 @@ onstart:
             workflow.scheduler.job_rate_limiter = None
         if workflow.local_exec and SETTINGS.runtime.prefork and not SEES_GPU:
             prefork.start(PRELOADED)
+
+
+# Tables that `snakemake --report` shows beside the figures.
+REPORTED = ("claims", "warnings", "summary", "gains", *SHOWN_TABLES)
+
+
+def table_outputs(names):
+    """Both files of each table; what a row is, is its label in `snakemake --report`."""
+    for name in names:
+        csv, parquet = PATHS.table_files([name])
+        if name in REPORTED:
+            csv = report(
+                csv,
+                caption="../report/table.rst",
+                category="Tables",
+                labels={"table": name, "row": TABLES[name].row},
+            )
+        yield from (csv, parquet)

@@ -1,5 +1,5 @@
 # Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
-from grpo_origin.analysis.tables import TABLES, names_of
+from grpo_origin.analysis.tables import names_of
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     names_of(group, converged=bool(GRID.theory_runs))
@@ -21,24 +21,6 @@ ANSWERS = [
     path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
 ]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
-
-# Tables that `snakemake --report` shows beside the figures.
-REPORTED = ("claims", "warnings", "summary", "gains", *SHOWN_TABLES)
-
-
-def table_outputs(names):
-    """Both files of each table; what a row is, is its label in `snakemake --report`."""
-    for name in names:
-        csv, parquet = PATHS.table_files([name])
-        if name in REPORTED:
-            csv = report(
-                csv,
-                caption="../report/table.rst",
-                category="Tables",
-                labels={"table": name, "row": TABLES[name].row},
-            )
-        yield from (csv, parquet)
-
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [

@@ -230,12 +230,16 @@ class OutcomeModel:
         feature = np.clip(features(masses)[self.feature], self.lowest, self.highest)
         return mixture(self.log_rate + self.slope * float(feature), self.scatter)
 
-    def course(self, starts: Sequence[Masses], budget: Budget, at: ArrayLike) -> np.ndarray:
+    def course(
+        self, starts: Sequence[Masses], budget: Budget, at: Sequence[int] | np.ndarray
+    ) -> np.ndarray:
         """Mean mass after some steps: (steps asked, 3), low, median and high end as in QUANTILES.
 
         Several starts, of which one is true and nobody knows which, count alike.
         """
-        drawn = [courses(x, budget, self.exponent, self.ceiling, LOG_RATES)[at] for x in starts]
+        drawn = [
+            courses(x, budget, self.exponent, self.ceiling, LOG_RATES)[list(at)] for x in starts
+        ]
         weights = np.concatenate([self.weights(x) / len(starts) for x in starts])
         found = [quantiles(values, weights) for values in np.concatenate(drawn, axis=1)]
         return widened(np.stack(found), self.margin)

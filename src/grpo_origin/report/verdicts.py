@@ -220,9 +220,12 @@ def _card(
     first = rows[0]
     plain = WORDINGS.get((first.claim, first.kind), Wording(first.claim, first.statement, "effect"))
     method = method_label(first.method)
-    wording = Wording(
-        *(text.replace("{method}", method) for text in plain[:-1]), figures=plain.figures
-    )
+    texts: dict[str, Any] = {
+        name: text.replace("{method}", method)
+        for name, text in plain._asdict().items()
+        if isinstance(text, str)
+    }
+    wording = plain._replace(**texts)
     judged = tuple(
         _judged(row, place, bar, settings, references)
         for row, place, bar in zip(rows, places(rows), _bars(rows), strict=True)
@@ -314,9 +317,11 @@ def _bars(rows: Sequence[Any]) -> list[Bar | None]:
         None
         if math.isnan(row.effect)
         else Bar(
-            *(at(row.effect if math.isnan(x) else x) for x in (row.effect, row.low, row.high)),
-            at(edge),
-            at(0.0),
+            mean=at(row.effect),
+            low=at(row.effect if math.isnan(row.low) else row.low),
+            high=at(row.effect if math.isnan(row.high) else row.high),
+            edge=at(edge),
+            zero=at(0.0),
         )
         for row in rows
     ]
