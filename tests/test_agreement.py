@@ -17,8 +17,10 @@ from grpo_origin.config.load import differing
 def ledger(*rows: tuple[str, str, str]) -> pd.DataFrame:
     """Rows of claim, axis and verdict."""
     table = pd.DataFrame(rows, columns=["claim", "axis", "verdict"])
-    texts = dict.fromkeys(("look", "note"), "-")
-    numbers = dict.fromkeys(("low", "high", "closure", "spread", "p_value", "p_adjusted"), 0.5)
+    texts = dict.fromkeys(("look", "note", "kind"), "-")
+    numbers = dict.fromkeys(
+        ("low", "high", "closure", "spread", "p_value", "p_adjusted", "edge"), 0.5
+    )
     table = table.assign(method="grpo", statement=table["claim"] + " holds", **texts, **numbers)
     return table.assign(cells="some; seeds 0, 1", seeds=7, effect=0.5, seeds_needed=9.0)
 
