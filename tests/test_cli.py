@@ -131,7 +131,7 @@ def installed(wheel: Path, folder: Path, *arguments: str) -> subprocess.Complete
 
 def test_the_wheel_holds_what_the_commands_need(wheel, tmp_path):
     cost = installed(wheel, tmp_path, "cost")
-    assert cost.stdout.startswith("laptop: 0.21M parameters, 569 jobs"), cost.stderr
+    assert cost.stdout.startswith("laptop: 0.21M parameters, 577 jobs"), cost.stderr
     docs = installed(wheel, tmp_path, "docs")
     assert docs.stdout == (REPO / "docs" / "configuration.md").read_text(), docs.stderr
     (tmp_path / "passes.csv").write_text("prompt,samples,correct\na,8,0\nb,8,3\n")

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.table_files import make_table
@@ -19,10 +20,10 @@ from grpo_origin.evaluation.written import chosen_prompts, write_completions
 from grpo_origin.jobs.files import read_table
 from grpo_origin.report.completions import SHADES, TITLE, legend, shown_cells
 from grpo_origin.report.figures import figures_of
-from grpo_origin.report.page import write_report
 from grpo_origin.tasks.tokenizer import EOS, SPECIAL
 from grpo_origin.tasks.world import World
 from helpers import TINY, tiny_study
+from planted_page import written
 from planted_tables import planted_settings
 from planting import evaluations
 
@@ -174,17 +175,10 @@ def test_the_report_has_a_section_of_them(tmp_path, table):
     figures = {}
     for name in figures_of(settings):
         figures[name] = tmp_path / f"{name}.png"
-        figures[name].write_bytes(b"any picture")
-    claims = {"method": "grpo", "claim": "c", "axis": "many", "statement": "s", "cells": "c"}
-    claims |= {"effect": 0.1, "low": 0.0, "high": 0.2, "p_adjusted": 0.5}
-    shown = {"claims": pd.DataFrame([claims | {"verdict": "supported", "note": ""}])}
-    texts = []
-    for more in ({}, {"completions": table}):
-        page = tmp_path / "report.html"
-        how = {"beta": 0.5, "figures": figures, "provenance": []}
-        write_report(page, settings=settings, tables=shown | more, **how)
-        texts.append(page.read_text(encoding="utf-8"))
-    without, text = texts
+        Image.new("RGB", (2, 2)).save(figures[name])
+    without, text = (
+        written(tmp_path, settings, figures, **more) for more in ({}, {"completions": table})
+    )
     heading = f"<h2>{TITLE}</h2>"
     assert heading not in without
     assert text.count(heading) == 1
