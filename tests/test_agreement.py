@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from grpo_origin.analysis.agreement import COLUMNS, agreement
+from grpo_origin.analysis.agreement import COLUMNS, agreement, paired
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.table_files import make_table
 from grpo_origin.cli import main
@@ -91,13 +91,49 @@ def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
     for folder, steps in ((run, 60), (reference, 30)):
         (folder / "settings.json").write_text(json.dumps({"rl": {"steps": steps}}))
     main(["compare", str(run), str(reference)])
-    settings, counts, header, *rows = capsys.readouterr().out.splitlines()
+    settings, counts, header, *rows, masses = capsys.readouterr().out.splitlines()
+    assert masses.startswith("no cell and seed in common")
     assert settings == "settings that differ: rl.steps"
     assert counts == "rows: 1 agrees, 1 undecided there"
     assert "verdict there" in header
     (row,) = rows
     assert "token" in row
     assert "inconclusive" in row
+
+
+def seed_means(*rows: tuple[int, float]) -> pd.DataFrame:
+    """Mean OOD masses after GRPO by seed, of one cell."""
+    table = pd.DataFrame(rows, columns=["seed", "mean"])
+    place = {"axis": "depth", "ood_ratio": "0.1", "stage": "grpo~ood", "split": "ood"}
+    return table.assign(metric="mass", prompts=8, method="grpo", trained_on="ood", **place)
+
+
+def test_masses_are_compared_where_both_have_the_cell_and_seed():
+    table = paired(seed_means((0, 0.5), (1, 0.7), (2, 0.9)), seed_means((1, 0.6), (2, 0.6), (9, 0)))
+    (row,) = table.to_dict("records")
+    assert (row["seeds"], row["here"], row["there"]) == (2, pytest.approx(0.8), pytest.approx(0.6))
+    assert row["difference"] == pytest.approx(0.2)
+    half = 12.706204736432095 * 0.1  # the 97.5 % point of t with one degree of freedom
+    assert [row["low"], row["high"]] == pytest.approx([0.2 - half, 0.2 + half])
+    assert paired(seed_means((0, 0.5)), seed_means((1, 0.5))).empty
+
+
+def test_compare_prints_masses_of_equal_worlds_in_pairs(tmp_path, capsys):
+    means = {"a": seed_means((0, 0.5), (1, 0.7)), "b": seed_means((0, 0.5), (1, 0.6))}
+    for name, table in means.items():
+        (tmp_path / name / "tables").mkdir(parents=True)
+        tables = {"seed_means": table, "claims": ledger(("exposure", "depth", "supported"))}
+        for kind, rows in tables.items():
+            rows.assign(variant="base").to_parquet(tmp_path / name / "tables" / f"{kind}.parquet")
+        settings = {"world": {"nodes": 26 if name == "a" else 8}}
+        (tmp_path / name / "settings.json").write_text(json.dumps(settings))
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "no cell and seed in common" in capsys.readouterr().out
+    (tmp_path / "b" / "settings.json").write_text(json.dumps({"world": {"nodes": 26}}))
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    *_, counts, _, row = capsys.readouterr().out.splitlines()
+    assert counts == "masses of 1 stages and splits, up to 2 seeds in pairs: 0 equal, 1 differ"
+    assert "+0.0500" in row
 
 
 def test_compare_names_the_file_that_a_folder_lacks(tmp_path):

@@ -158,11 +158,30 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from grpo_origin.analysis.agreement import comparison
+    from grpo_origin.analysis.agreement import comparison, paired
     from grpo_origin.config.load import differing
 
     (ledger, settings), (other, settings_there) = map(_judged, (options.first, options.second))
-    print(comparison(ledger, other, list(differing(settings, settings_there))))
+    same_world = settings.get("world") == settings_there.get("world")
+    means = [_seed_means(folder) for folder in (options.first, options.second)]
+    masses = paired(*means) if same_world and all(len(table) for table in means) else None
+    print(comparison(ledger, other, list(differing(settings, settings_there)), masses))
+
+
+def _seed_means(folder: str | Path) -> pd.DataFrame:
+    """Table `seed_means` of a run's own settings; no rows in a folder without it."""
+    import pandas as pd
+
+    from grpo_origin.analysis.stages import of_base
+    from grpo_origin.analysis.tables import TABLES
+    from grpo_origin.config.paths import Paths
+    from grpo_origin.jobs.files import read_table
+
+    place = Path(folder)
+    file = Path(Paths(place.name, str(place.parent)).table("seed_means", "parquet"))
+    if not file.exists():
+        return pd.DataFrame()
+    return of_base(read_table(file, [*TABLES["seed_means"].columns]).to_pandas())
 
 
 def _leaderboard(options: argparse.Namespace) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from grpo_origin.analysis.claims import INCONCLUSIVE
+from grpo_origin.analysis.intervals import t_interval
 
+CELL = ["axis", "ood_ratio", "stage", "split"]
 KEY = ["method", "claim", "axis", "statement"]
 SHOWN = ["verdict", "seeds", "effect"]
 COLUMNS = (*KEY, "cells", *SHOWN, *(f"reference_{name}" for name in SHOWN), "agreement")
@@ -62,8 +64,40 @@ def _agreement(verdict: str, reference: Any, seeds_needed: float) -> str:
     return AGREES if verdict == reference else DIFFERS
 
 
-def comparison(claims: pd.DataFrame, other: pd.DataFrame, differing: Sequence[str]) -> str:
-    """Two runs in words: settings that differ, verdicts counted, rows without the same verdict."""
+def paired(means: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Mean masses of two runs where both have the same cell and seed, so the same world; in pairs.
+
+    `means` are tables `seed_means`. A row an axis, OOD ratio, stage and split: columns CELL, seeds,
+    here, there, difference (here minus there) with its 95 % t interval low and high.
+    """
+    own, theirs = (
+        table[table["metric"] == "mass"][[*CELL, "seed", "mean"]] for table in (means, other)
+    )
+    both = own.merge(theirs, on=[*CELL, "seed"], suffixes=("_here", "_there"))
+    both["difference"] = both["mean_here"] - both["mean_there"]
+    groups = both.groupby(CELL, sort=False)
+    table = groups.agg(
+        seeds=("seed", "nunique"),
+        here=("mean_here", "mean"),
+        there=("mean_there", "mean"),
+        difference=("difference", "mean"),
+    )
+    spread = groups["difference"].std()
+    table["low"], table["high"] = t_interval(table["difference"], spread, table["seeds"])
+    return table.reset_index()
+
+
+def comparison(
+    claims: pd.DataFrame,
+    other: pd.DataFrame,
+    differing: Sequence[str],
+    masses: pd.DataFrame | None = None,
+) -> str:
+    """Two runs in words: settings that differ, verdicts counted, rows without the same verdict.
+
+    With `masses`, as `paired` has them, also where these differ; None where worlds are others or
+    the masses of one run are not at hand.
+    """
     rows = agreement(claims, other)
     lines = [f"settings that differ: {', '.join(differing) or 'none'}"]
     counts = rows["agreement"].value_counts()
@@ -73,4 +107,19 @@ def comparison(claims: pd.DataFrame, other: pd.DataFrame, differing: Sequence[st
         shown = unlike[[*HEADINGS]].rename(columns=HEADINGS)
         text = {name: "{:+.3f}".format for name in ("effect", "effect there")}
         lines.append(shown.to_string(index=False, na_rep="-", formatters=text, justify="left"))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_masses(masses)])
+
+
+def _masses(masses: pd.DataFrame | None) -> list[str]:
+    """Lines on masses in pairs: how many differ, and those."""
+    if masses is None or masses.empty:
+        return ["no cell and seed in common, so no masses to compare in pairs"]
+    unlike = masses[masses["difference"] != 0]
+    seeds = masses["seeds"].max()
+    lines = [f"masses of {len(masses)} stages and splits, up to {seeds} seeds in pairs: "]
+    lines[0] += f"{len(masses) - len(unlike)} equal, {len(unlike)} differ"
+    if len(unlike):
+        signed = dict.fromkeys(("difference", "low", "high"), "{:+.4f}".format)
+        text = signed | dict.fromkeys(("here", "there"), "{:.4f}".format)
+        lines.append(unlike.to_string(index=False, na_rep="-", formatters=text, justify="left"))
+    return lines
