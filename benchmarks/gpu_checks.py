@@ -199,7 +199,7 @@ def compiled_resumed(part: Part) -> dict[str, Any]:
     how = {"compile": True, "deterministic": True}
     torch.compiler.reset()
     trained(part, "graphs", ("pretrain",), **how)
-    return resumed(part, "graphs resumed", "graphs", ("pretrain",), **how)
+    return resumed(part, "graphs-resumed", "graphs", ("pretrain",), **how)
 
 
 @contextlib.contextmanager
