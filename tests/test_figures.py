@@ -201,6 +201,21 @@ def test_forgetting_figure_draws_either_split_of_either_stage(tables):
                 assert sorted(dots) == pytest.approx(sorted(seeds["mean"]))
 
 
+def test_forgetting_figure_of_many_axes_has_several_rows(tables):
+    names = [f"axis {i}" for i in range(6)]
+    many = {
+        name: pd.concat(
+            [plotting.pick(tables[name], axis="single").assign(axis=axis) for axis in names]
+        )
+        for name in ("gains", "seed_gains")
+    }
+    picture = ENTRIES["forgetting"].figure(tables | many)
+    assert picture.axes[0].get_subplotspec().get_gridspec().ncols == 4
+    shown = [axes for axes in picture.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == names
+    assert all(axes.has_data() for axes in shown)
+
+
 def test_transfer_figure_has_a_point_for_every_seed_and_task_of_the_method(tables):
     axes = ENTRIES["transfer"].figure(tables).axes[0]
     table = tables["transfer"]

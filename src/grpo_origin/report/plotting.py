@@ -34,6 +34,7 @@ METRICS = {
 }
 EXPOSURE = "OOD share of pretraining"
 SHIFT = 0.12  # between series at the same place, in steps of the horizontal axis
+WIDEST = 4  # panels beside each other
 SPLIT_LABELS = {"id": "in distribution (ID)", "ood": "out of distribution (OOD)"}
 STAGE_LABELS = {"pretrain": "pretrained", "sft": "SFT"}
 UNIT = (-0.03, 1.03)  # limits of what lies in [0, 1]

@@ -10,6 +10,7 @@ from grpo_origin.report.plotting import (
     METRICS,
     SPLIT_LABELS,
     UNIT,
+    WIDEST,
     Measured,
     label_lowest,
     legend,
@@ -25,8 +26,6 @@ from grpo_origin.report.registry import figure
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-WIDEST = 4  # panels beside each other
 
 
 @figure(

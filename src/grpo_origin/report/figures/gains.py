@@ -10,6 +10,7 @@ from grpo_origin.report.plotting import (
     SHIFT,
     SPLIT_LABELS,
     UNIT,
+    WIDEST,
     Measured,
     draw_series,
     label_lowest,
@@ -194,8 +195,12 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
     series = Measured(gains, seed_gains).where(metric="mass", split=SPLITS)
     names, stages = list(dict.fromkeys(series.means["axis"])), stages_of(series.means)
     lines = [(stage, split) for stage in stages for split in SPLITS]
-    figure, panels = panels_of(1, len(names), width=2.7, height=2.6, sharey=True)
-    for axes, name in zip(panels.flat, names, strict=True):
+    columns = min(len(names), WIDEST)
+    rows = -(-len(names) // columns)
+    figure, panels = panels_of(rows, columns, width=2.7, height=2.6, sharey=True)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(panels.flat, names, strict=False):
         ratios = ordered(pick(series.means, axis=name)["ood_ratio"])
         for i, (stage, split) in enumerate(lines):
             part = series.where(axis=name, stage=stage, split=split)
@@ -207,6 +212,7 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
         zero_line(axes)
         ratio_axis(axes, ratios)
         axes.set_title(name)
-    panels[0, 0].set_ylabel("change of mass against SFT")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("change of mass against SFT")
     legend(figure, columns=2)
     return figure
