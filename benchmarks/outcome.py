@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.paths import Paths
 from grpo_origin.jobs.files import atomic
+from grpo_origin.partial import evaluated_cells, sources_of
 from grpo_origin.study import Study, read_study
 
 CHOSEN = Candidate("overdispersion", by_task=True)  # docs/forecast.md says why
@@ -49,25 +49,6 @@ PILOT = {
 FITTED = ("exponent", "log_rate", "slope", "scatter", "margin")
 METHOD = "grpo"
 TRAINED_ON = "ood"  # what the model is fitted on; stages on ID prompts start near the ceiling
-
-
-def read_stages(study: Study, paths: Paths) -> Sources:
-    """What is there of a run: evaluations and RL stages of its finished cells."""
-    places = [(cell, paths.evaluation(**cell)) for cell in study.grid.cells]
-    finished = [(cell, file) for cell, file in places if Path(file).exists()]
-    training = [
-        (
-            cell["axis"],
-            cell["seed"],
-            cell["ratio"],
-            stage.name,
-            paths.stage(**cell, stage=stage.name),
-        )
-        for cell, _ in finished
-        for stage in study.grid.rl_stages
-    ]
-    weights = {name: method.kl_weight(study.settings.rl) for name, method in study.methods.items()}
-    return Sources([file for _, file in finished], training=training, betas=weights)
 
 
 def provenance(study: Study, stages: list[Ran]) -> dict[str, Any]:
@@ -168,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = Paths(options.run, options.results)
     study = read_study(paths.settings)
-    sources = read_stages(study, paths)
+    sources = sources_of(study, paths, evaluated_cells(study, paths))
     ran = of_methods(sources.ran, [METHOD])
     prepared = Prepared([stage for stage in ran if stage.trained_on == TRAINED_ON])
     print(f"{len(prepared.stages)} RL stages of {options.run} on {TRAINED_ON.upper()} prompts")

@@ -163,42 +163,42 @@ def _compare(options: argparse.Namespace) -> None:
 
     (ledger, settings), (other, settings_there) = map(_judged, (options.first, options.second))
     same_world = settings.get("world") == settings_there.get("world")
-    means = [_seed_means(folder) for folder in (options.first, options.second)]
-    masses = paired(*means) if same_world and all(len(table) for table in means) else None
+    means, others = map(_seed_means, (options.first, options.second))
+    masses = None
+    if same_world and means is not None and others is not None:
+        masses = paired(means, others)
     print(comparison(ledger, other, list(differing(settings, settings_there)), masses))
-
-
-def _seed_means(folder: str | Path) -> pd.DataFrame:
-    """Table `seed_means` of a run's own settings; no rows in a folder without it."""
-    import pandas as pd
-
-    from grpo_origin.analysis.stages import of_base
-    from grpo_origin.analysis.tables import TABLES
-    from grpo_origin.config.paths import Paths
-    from grpo_origin.jobs.files import read_table
-
-    place = Path(folder)
-    file = Path(Paths(place.name, str(place.parent)).table("seed_means", "parquet"))
-    if not file.exists():
-        return pd.DataFrame()
-    return of_base(read_table(file, [*TABLES["seed_means"].columns]).to_pandas())
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
     from grpo_origin.analysis.stages import method_label
-    from grpo_origin.analysis.tables import TABLES
-    from grpo_origin.config.paths import Paths
-    from grpo_origin.jobs.files import read_table
+    from grpo_origin.config.schema import main_method
     from grpo_origin.report.leaderboard import leaderboard_page
 
     _, settings = _judged(options.folder)
-    folder = Path(options.folder)
-    file = Paths(folder.name, str(folder.parent)).table("leaderboard", "parquet")
-    table = read_table(file, [*TABLES["leaderboard"].columns]).to_pandas()
-    main = method_label(
-        "grpo" if "grpo" in settings["methods"] else next(iter(settings["methods"]))
-    )
+    table = _table(options.folder, "leaderboard")
+    main = method_label(main_method(settings["methods"]))
     print(leaderboard_page(table, settings["run"], main, settings["claims"]["equivalent"]))
+
+
+def _seed_means(folder: str | Path) -> pd.DataFrame | None:
+    """Table `seed_means` of a run's own settings; None of a folder without it."""
+    from grpo_origin.analysis.stages import of_base
+    from grpo_origin.config.places import run_at
+
+    if not Path(run_at(folder).table("seed_means", "parquet")).exists():
+        return None
+    return of_base(_table(folder, "seed_means"))
+
+
+def _table(folder: str | Path, name: str) -> pd.DataFrame:
+    """A table of the run in a folder; raises ArtefactError if it is missing or can't be read."""
+    from grpo_origin.analysis.tables import TABLES
+    from grpo_origin.config.places import run_at
+    from grpo_origin.jobs.files import read_table
+
+    file = run_at(folder).table(name, "parquet")
+    return read_table(file, [*TABLES[name].columns]).to_pandas()
 
 
 def _judged(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:

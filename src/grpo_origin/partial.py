@@ -35,11 +35,11 @@ def report_so_far(study: Study, paths: Paths) -> str:
     from grpo_origin.report.figures import figures_of
     from grpo_origin.report.page import write_captions, write_report
 
-    cells = [cell for cell in study.grid.cells if Path(paths.evaluation(**cell)).exists()]
+    cells = evaluated_cells(study, paths)
     if not cells:
         raise ConfigError(f"{paths.root}: no cell of this run is evaluated yet")
     settings = limited(study.settings, cells, len(study.grid.cells))
-    sources = _sources(study, paths, cells)
+    sources = sources_of(study, paths, cells)
     groups = ("evaluation", "claims", *(["theory"] if sources.samples else []))
     names = [name for group in groups for name in names_of(group, converged=False)]
     there = Paths("partial", paths.root)
@@ -79,7 +79,13 @@ def limited(settings: Settings, cells: list[Cell], planned: int) -> Settings:
     return settings.model_copy(update={"run": run, "axes": axes, "seeds": seeds, "variants": {}})
 
 
-def _sources(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
+def evaluated_cells(study: Study, paths: Paths) -> list[Cell]:
+    """Cells of a run's own settings that are evaluated."""
+    return [cell for cell in study.grid.cells if Path(paths.evaluation(**cell)).exists()]
+
+
+def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
+    """What the tables of these cells are made from; all of them are evaluated."""
     from grpo_origin.analysis.sources import Sources
 
     def there(files: list[str]) -> list[str]:

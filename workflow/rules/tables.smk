@@ -1,9 +1,9 @@
 # Evaluations and runs to convergence -> tables: three jobs, each makes a group of the registry.
-from grpo_origin.analysis.tables import names_of
+from grpo_origin.analysis.tables import GROUPS, names_of
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
     names_of(group, converged=bool(GRID.theory_runs))
-    for group in ("evaluation", "theory", "claims")
+    for group in GROUPS
 )
 TABLE_NAMES = [*EVALUATION_TABLES, *THEORY_TABLES, *CLAIM_TABLES]
 # Every model that is made, by whichever variant.

@@ -12,6 +12,7 @@ from grpo_origin.analysis.sources import STAGE, Sources
 from grpo_origin.analysis.stages import of_base, start_of
 from grpo_origin.analysis.table_entry import NUMBER, TEXT, WHOLE, YES_NO, Table, columns
 from grpo_origin.config.paths import BASE
+from grpo_origin.config.schema import main_method
 from grpo_origin.evaluation import table as evaluation_file
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _method_seed_contrasts(sources: Sources) -> pd.DataFrame:
 
     from grpo_origin.analysis.contrasts import differences, equal_completions
 
-    main = "grpo" if "grpo" in sources.betas else next(iter(sources.betas), "")
+    main = main_method(sources.betas)
     parts = []
     masses = sources.quantities[sources.quantities["method"].notna()]
     for table, pair in ((masses, differences), (sources.curves, equal_completions)):

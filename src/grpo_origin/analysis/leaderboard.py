@@ -13,6 +13,7 @@ import numpy as np
 
 from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.paths import BASE
+from grpo_origin.config.schema import main_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:
     import pandas as pd
 
     base = variants[BASE]
-    main = "grpo" if "grpo" in base.betas else next(iter(base.betas), "")
+    main = main_method(base.betas)
     reference = base.quantities[base.quantities["method"] == main]
     curves = None if base.curves is None else base.curves[base.curves["method"] == main]
     parts = [_entries(name, own, main, reference, curves, base) for name, own in variants.items()]

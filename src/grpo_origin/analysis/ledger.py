@@ -27,7 +27,7 @@ from grpo_origin.analysis.gain_claims import (
     sharpening,
     sweet_spot,
 )
-from grpo_origin.config.schema import ClaimsSettings
+from grpo_origin.config.schema import ClaimsSettings, main_method
 
 # The registry of claims, in the order of the study.
 CLAIMS: tuple[Callable[[Evidence], list[Finding]], ...] = (
@@ -72,7 +72,7 @@ def ledgers(
     `theory` are of the theorem's objective and of plain GRPO: they go with `grpo`, or with the
     first method of a run that lacks it.
     """
-    main = "grpo" if "grpo" in betas else next(iter(betas))
+    main = main_method(betas)
     tables = [
         ledger(
             Evidence(

@@ -240,7 +240,7 @@ _OF_EVALUATIONS: dict[str, Table] = {
     ),
 }
 
-GROUPS = ("evaluation", "theory", "claims")
+GROUPS = ("evaluation", "theory", "claims")  # the jobs that make tables, in their order
 TABLES: dict[str, Table] = dict(
     sorted(
         (_OF_EVALUATIONS | STAGE_TABLES | CLAIM_TABLES).items(),

@@ -48,6 +48,12 @@ def cell_at(folder: str | Path) -> CellPlace:
     )
 
 
+def run_at(folder: str | Path) -> Paths:
+    """The paths of the run whose folder this is."""
+    place = Path(folder)
+    return Paths(place.name, str(place.parent))
+
+
 def completions_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
     """What the models of a cell write on some test prompts."""
     return f"{paths.cell(axis, seed, ratio)}/completions.parquet"

@@ -7,6 +7,7 @@ package receives plain, validated objects. RL methods are checked by `rl.method`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -227,6 +228,15 @@ RESERVED = {
 }
 
 
+def main_method(methods: Iterable[str]) -> str:
+    """The method that figures of one method show and others are held against; "" of none.
+
+    Plain GRPO, or the first where a run lacks it.
+    """
+    names = list(methods)
+    return "grpo" if "grpo" in names else next(iter(names), "")
+
+
 def method_entries(entries: Any) -> Any:
     """The `methods` list, each entry a name or `{name: {setting: value}}`, as settings by name.
 
@@ -333,7 +343,7 @@ class Settings(Section):
     @property
     def main_method(self) -> str:
         """The method that figures of one method show: plain GRPO, or the first there is."""
-        return "grpo" if "grpo" in self.methods else next(iter(self.methods))
+        return main_method(self.methods)
 
     def axis_ratios(self, axis: str) -> tuple[str, ...]:
         """OOD ratios of an axis: its own list, else the run's."""
