@@ -2,8 +2,7 @@
 from grpo_origin.analysis.tables import GROUPS, names_of
 
 EVALUATION_TABLES, THEORY_TABLES, CLAIM_TABLES = (
-    names_of(group, converged=bool(GRID.theory_runs))
-    for group in GROUPS
+    names_of(group, converged=bool(GRID.theory_runs)) for group in GROUPS
 )
 TABLE_NAMES = [*EVALUATION_TABLES, *THEORY_TABLES, *CLAIM_TABLES]
 # Every model that is made, by whichever variant.
