@@ -41,12 +41,13 @@ def test_a_method_of_other_settings_is_plain_grpo_under_them(cell, tmp_path, nam
 
 
 RESUMED = ["ha_dw", "dapo", "random_reward", "expert_iteration", "igrpo", "curriculum", "rloo"]
-RESUMED += ["hints", "luffy", "reverse_curriculum"]
+RESUMED += ["hints", "luffy", "reverse_curriculum", "dpo"]
 
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_an_interrupted_run_ends_with_the_same_weights(cell, tmp_path, monkeypatch, name):
-    settings = {"expert_iteration": {"round_steps": 2, "iterations": 1}}.get(name, {})
+    settings = {"expert_iteration": {"round_steps": 2, "iterations": 1}, "dpo": {"round_steps": 3}}
+    settings = settings.get(name, {})
     changes = {
         "rl": STEPS["rl"] | {"steps": 8},
         "methods": [{name: settings}],
