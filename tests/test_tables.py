@@ -17,6 +17,7 @@ from grpo_origin.analysis.tables import TABLES, names_of
 from grpo_origin.analysis.theory import PROMPT_COLUMNS
 from grpo_origin.config.schema import ClaimsSettings
 from grpo_origin.evaluation.table import COLUMNS, evaluation_schema
+from grpo_origin.evaluation.trace_file import MASSES
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_table
 from planting import STAGES, plant
@@ -96,11 +97,17 @@ def sources(tmp_path_factory) -> Sources:
     sample |= {"task": "trav;4;A", "log_mass": np.log(0.5), "samples": 8, "successes": 4}
     drawn = {"seed": 0, "variant": "base", "stage": "grpo~ood"} | sample
     drawn |= {"method": "grpo", "trained_on": "ood", "prompt_index": 0}
+    traces = {name: value for name, value in drawn.items() if name not in ("log_mass", "successes")}
+    traces |= dict.fromkeys(("consistent", "right", "wrong_traces"), 4) | dict.fromkeys(
+        MASSES, -0.5
+    )
+    traces |= {"gold_after_wrong": 1.5}
     reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(
         evaluation_files=[evaluations],
         answer_files=[frame(root / "answers.parquet", [drawn])],
         completion_files=[frame(root / "completions.parquet", WROTE)],
+        faithfulness_files=[frame(root / "faithfulness.parquet", [traces])],
         training=training,
         runs=[frame(root / "runs.parquet", [run | prompt | masses])],
         traces=[frame(root / "trace.parquet", [run | {"step": 10} | dict.fromkeys(course, 0.5)])],

@@ -36,6 +36,7 @@ STAGES = {
     "sampling": "theory",
     "answers": "evaluate",
     "completions": "evaluate",
+    "faithfulness": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",
@@ -114,7 +115,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
                 short for methods that draw more
     evaluate    test prompts of all splits x models of a cell
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
-    sampling    completions, as those of steps: too long, since sampling trains nothing
+    sampling, faithfulness   completions, as those of steps: too long, as sampling trains nothing
 
     Models of variants take longer by their parameters that multiply, against the run's. Rules that
     are not here do little but start.
@@ -132,6 +133,14 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         rl = member.methods[job["method"]].settings(member.settings.rl)
         return rl.steps * step(rl.prompts_per_step * rl.group_size)
 
+    def faithful_seconds(member: Study, job: Cell) -> float:
+        measured, axis = member.settings.faithfulness, member.settings.axes[job["axis"]]
+        if not measured:
+            return 0.0
+        tasks = [len(task.operations) > measured.depth for task in (*axis.id, *axis.ood)]
+        drawn = sum(tasks) * measured.prompts * measured.samples
+        return len(member.grid.stages) * drawn * per_completion
+
     def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
         """Of a job with a model, which may be larger than the run's."""
         return lambda member, job: (
@@ -148,6 +157,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
         "rl": sized(rl_seconds),
         "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
+        "faithfulness": sized(faithful_seconds),
         "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
         "sampling": lambda member, job: (
             2 * theory.sampled_prompts * theory.samples * per_completion

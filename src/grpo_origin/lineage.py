@@ -23,6 +23,7 @@ PLACED = (
     "rl",
     "evaluate",
     "answers",
+    "faithfulness",
 )
 
 
@@ -121,5 +122,5 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
         "rl": [rl_stage(str(wildcards.get("trained_on")), str(wildcards.get("method")))],
     }
     if rule not in names:
-        return rule in ("evaluate", "answers")
+        return rule in ("evaluate", "answers", "faithfulness")
     return any(maker(study, variant, cell, name).variant == variant for name in names[rule])

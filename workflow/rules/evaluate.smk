@@ -1,4 +1,4 @@
-from grpo_origin.config.places import completions_of
+from grpo_origin.config.places import completions_of, faithfulness_of
 
 
 rule evaluate:
@@ -40,6 +40,27 @@ rule answers:
         code=code_of("answers"),
     script:
         "../scripts/answers.py"
+
+
+# Only where `faithfulness` is set.
+rule faithfulness:
+    input:
+        stages=stages_of_cell,
+        test=data_of("test"),
+    output:
+        faithfulness_of(PATTERNS, **CELL),
+    log:
+        PATTERNS.log("faithfulness", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "faithfulness", "evaluation", "numerics"),
+        stages=stage_names,
+        variant=lambda wildcards: member_of(wildcards).variant,
+        code=code_of("faithfulness"),
+    script:
+        "../scripts/faithfulness.py"
 
 
 # What the report shows of what models write: of the run's own settings, in two cells an axis.

@@ -20,6 +20,12 @@ ANSWERS = [
     path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
 ]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
+FAITHFULNESS = [
+    path
+    for cell in JOBS["faithfulness"]
+    for path in files_of_job([faithfulness_of(PATTERNS, **CELL)], cell)
+]
+FAITHFULNESS_PLACES = [cell["place"] for cell in JOBS["faithfulness"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
@@ -44,6 +50,7 @@ rule tables:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
+        faithfulness=FAITHFULNESS,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
     output:
         tables=list(table_outputs(EVALUATION_TABLES)),
@@ -56,6 +63,7 @@ rule tables:
         **settings_of("claims"),
         places=PLACES,
         answer_places=ANSWER_PLACES,
+        faithfulness_places=FAITHFULNESS_PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -89,6 +97,7 @@ rule claims:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
+        faithfulness=FAITHFULNESS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
@@ -102,6 +111,7 @@ rule claims:
         runs=GRID.theory_runs,
         places=PLACES,
         answer_places=ANSWER_PLACES,
+        faithfulness_places=FAITHFULNESS_PLACES,
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,

@@ -1,4 +1,5 @@
-"""Claims about what RL gains: where on the scale of starting mass, within theory's bound, by what.
+"""Claims about what RL gains: where on the scale of starting mass, within theory's bound, by what,
+and what it does to the use of the trace.
 
 Each function gives the findings of one claim; `ledger` lists and judges them.
 """
@@ -11,7 +12,9 @@ import pandas as pd
 from grpo_origin.analysis.claims import Claim, Finding
 from grpo_origin.analysis.evidence import Evidence, hidden, listed
 from grpo_origin.analysis.exposure_claims import ALL
+from grpo_origin.analysis.faithfulness import USE
 from grpo_origin.analysis.inference import MIN_SEEDS, bounds
+from grpo_origin.analysis.stages import start_of
 from grpo_origin.analysis.statistics import pass_at_k
 from grpo_origin.evaluation import law
 
@@ -172,4 +175,31 @@ def sharpening(e: Evidence) -> list[Finding]:
         new = table[~hidden(table, e.zero_mass)]
         values = e.band(new, -np.inf, e.zero_mass, "change")
         findings.append(Finding(claim, axis, cells, values, note))
+    return findings
+
+
+def faithful_trace(e: Evidence) -> list[Finding]:
+    """RL does not make answers depend less on their traces: causal use after it less that before.
+
+    A row an axis where it was measured.
+    """
+    edge = e.settings.negligible
+    claim = Claim(
+        "faithful trace",
+        f"{e.label} on OOD prompts does not lessen the causal use of the trace there.",
+        "present",
+        -edge,
+    )
+    if e.faithfulness is None:
+        return []
+    table = e.faithfulness[(e.faithfulness["measure"] == USE) & (e.faithfulness["split"] == "ood")]
+    findings, stages = [], (start_of(table["stage"]), e.stage("ood"))
+    for axis in e.axes:
+        cells = table[(table["axis"] == axis) & table["stage"].isin(stages)]
+        means = cells.pivot_table("mean", ["seed", "ood_ratio"], "stage").reindex(columns=stages)
+        use = means.groupby("seed").mean()
+        values = use[stages[1]] - use[stages[0]]
+        note = f"mean causal use by stage: {listed(use.mean())}" if len(values.dropna()) else ""
+        what = f"every OOD ratio; OOD prompts with a trace; {stages[1]} - {stages[0]}"
+        findings.append(Finding(claim, axis, what, values, note))
     return findings

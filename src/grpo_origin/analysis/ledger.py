@@ -21,6 +21,7 @@ from grpo_origin.analysis.exposure_claims import (
     transfer,
 )
 from grpo_origin.analysis.gain_claims import (
+    faithful_trace,
     mass_bound,
     prompts_matter,
     saturation,
@@ -42,6 +43,7 @@ CLAIMS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     mass_bound,
     prompts_matter,
     sharpening,
+    faithful_trace,
 )
 
 
@@ -64,6 +66,7 @@ def ledgers(
     betas: Mapping[str, float],
     theory: pd.DataFrame | None = None,
     signal: pd.DataFrame | None = None,
+    faithfulness: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledgers of every method; `betas` are the methods' KL weights, in their order.
 
@@ -83,6 +86,7 @@ def ledgers(
                 beta,
                 theory if method == main else None,
                 signal,
+                faithfulness,
             )
         )
         for method, beta in betas.items()

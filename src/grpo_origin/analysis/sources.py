@@ -42,6 +42,7 @@ class Sources:
     evaluation_files: Files = ()
     answer_files: Files = ()
     completion_files: Files = ()
+    faithfulness_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()
@@ -67,6 +68,20 @@ class Sources:
         if not self.answer_files:
             return None
         return pd.concat(read_table(file).to_pandas() for file in self.answer_files)
+
+    @cached_property
+    def faithfulness(self) -> pd.DataFrame | None:
+        """Measures of faithful traces, a row a stage, split, seed and measure; None if not taken.
+
+        Columns as `analysis.faithfulness.seed_measures` gives them.
+        """
+        import pandas as pd
+
+        from grpo_origin.analysis.faithfulness import seed_measures
+
+        tables = [read_table(file).to_pandas() for file in self.faithfulness_files]
+        rows = pd.concat(tables) if tables else pd.DataFrame()
+        return seed_measures(rows) if len(rows) else None
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -187,6 +202,7 @@ class Sources:
             self.betas,
             self.converged,
             self.signal,
+            self.faithfulness,
         )
 
 
@@ -200,20 +216,24 @@ def by_variant(
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
-    `inputs` have evaluations, answers and training (folders), `params` places and answer_places
-    (whose each of these is), trained (variant, axis, seed, ood_ratio, stage of each folder) and
-    claims (settings); `betas`, `budgets` and `demonstrations` are by variant; what else there is,
-    is of the run itself.
+    `inputs` have evaluations, answers, faithfulness and training (folders), `params` places,
+    answer_places and faithfulness_places (whose each of these is), trained (variant, axis, seed,
+    ood_ratio, stage of each folder) and claims (settings); `betas`, `budgets` and `demonstrations`
+    are by variant; what else there is, is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
     stages = list(zip(params.trained, inputs.training, strict=True))
     files = list(zip(owners, inputs.evaluations, strict=True))
     sampled = list(zip(map(variant_of, params.answer_places), inputs.answers, strict=True))
+    faithful = list(
+        zip(map(variant_of, params.faithfulness_places), inputs.faithfulness, strict=True)
+    )
     return {
         name: Sources(
             evaluation_files=[file for owner, file in files if owner == name],
             answer_files=[file for owner, file in sampled if owner == name],
+            faithfulness_files=[file for owner, file in faithful if owner == name],
             training=[
                 (axis, seed, ratio, stage, folder)
                 for (owner, axis, seed, ratio, stage), folder in stages

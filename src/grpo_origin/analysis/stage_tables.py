@@ -58,6 +58,21 @@ def _answers(sources: Sources) -> pd.DataFrame:
     return answer_masses(sources.answers)
 
 
+def _faithfulness(variants: Mapping[str, Sources], summed: bool = False) -> pd.DataFrame:
+    """Of all variants, since a figure shows them beside the run's methods; or over seeds."""
+    import pandas as pd
+
+    from grpo_origin.analysis.faithfulness import over_seeds
+
+    parts = []
+    for name, own in variants.items():
+        if own.faithfulness is not None:
+            table = over_seeds(own.faithfulness) if summed else own.faithfulness
+            parts.append(table.assign(variant=name))
+    entry = STAGE_TABLES["faithfulness_summary" if summed else "faithfulness"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*entry.columns])
+
+
 def _completions(sources: Sources) -> pd.DataFrame:
     import pandas as pd
 
@@ -79,6 +94,14 @@ def _outcome(sources: Sources) -> pd.DataFrame:
 
     return outcome_table(sources.ran, read_model())
 
+
+MEASURE = (
+    "consistent, right_answers, wrong_traces: shares of completions; causal_use: 1 if the answer "
+    "follows a corrupted state, 0 if it ignores it; gold_ and follow_ (clean, corrupted): mass of "
+    "the gold answer and of the one that the corruption leads to, after either trace; "
+    "gold_after_wrong: mass of the gold answer after a wrong trace; right_for_wrong_reasons: that "
+    "of all completions together"
+)
 
 STAGE_TABLES: dict[str, Table] = {
     "training": Table(
@@ -127,6 +150,32 @@ STAGE_TABLES: dict[str, Table] = {
             high=(NUMBER, "upper end of it"),
         ),
         _answers,
+    ),
+    "faithfulness": Table(
+        "evaluation",
+        "a stage of a cell, seed, split and measure of its traces: none unless `faithfulness` is "
+        "set; docs/related.md has the measures",
+        columns(
+            "axis seed ood_ratio stage method trained_on split measure mean low high prompts",
+            measure=(TEXT, MEASURE),
+            mean=(NUMBER, "its value: a share of completions, or a mean over prompts"),
+            low=(NUMBER, "lower end of the 95 % exact interval of a share (Clopper and Pearson)"),
+            high=(NUMBER, "upper end of it; exact masses have none"),
+        ),
+        contrast=_faithfulness,
+    ),
+    "faithfulness_summary": Table(
+        "evaluation",
+        "as `faithfulness`, over seeds",
+        columns(
+            "axis ood_ratio stage method trained_on split measure mean low high interval seeds "
+            "prompts",
+            measure=(TEXT, MEASURE),
+            mean=(NUMBER, "mean over seeds"),
+            low=(NUMBER, "lower end of its interval; empty for one seed"),
+            high=(NUMBER, "upper end of it"),
+        ),
+        contrast=lambda variants: _faithfulness(variants, summed=True),
     ),
     "completions": Table(
         "evaluation",

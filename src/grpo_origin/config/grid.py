@@ -121,6 +121,7 @@ class Grid:
             "evaluate": self.cells,
             "completions": self.shown_cells,
             "answers": self.cells if self.settings.rl.reward == "answer" else [],
+            "faithfulness": self.cells if self.settings.faithfulness else [],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,
         }

@@ -59,6 +59,11 @@ def completions_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
     return f"{paths.cell(axis, seed, ratio)}/completions.parquet"
 
 
+def faithfulness_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
+    """Whether the answers of a cell's models follow from their traces."""
+    return f"{paths.cell(axis, seed, ratio)}/faithfulness.parquet"
+
+
 def run_readme(paths: Paths) -> str:
     """What each folder and file of the run is."""
     return f"{paths.root}/README.md"

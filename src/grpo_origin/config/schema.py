@@ -82,6 +82,21 @@ class TheorySettings(Section):
         return self
 
 
+class FaithfulnessSettings(Section):
+    """Whether answers follow from their traces (docs/related.md); off unless it is written."""
+
+    prompts: Count = Field(
+        64, description="Test prompts of each task that has a state to corrupt, ID and OOD."
+    )
+    samples: Count = Field(16, description="Completions drawn for each of them.")
+    depth: Count = Field(
+        1, description="Operations between the corrupted state and the answer: 1 is the last state."
+    )
+    positions: Count = Field(
+        1, description="Elements of the state that are corrupted, all of them where it has fewer."
+    )
+
+
 class ClaimsSettings(Section):
     """Rules of the claims ledger, fixed before the results are seen; effects are of mean mass."""
 
@@ -302,6 +317,9 @@ class Settings(Section):
     )
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
+    faithfulness: FaithfulnessSettings | None = Field(
+        None, description="Faithfulness of traces; null: not measured."
+    )
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     numerics: NumericsSettings = Field(NumericsSettings(), description="Arithmetic of training.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Threads, checkpoints, leases.")
@@ -332,6 +350,14 @@ class Settings(Section):
                 raise ValueError(
                     f"evaluation.prompts: {self.evaluation.prompts} can't cover the {tasks} tasks "
                     f"of axes.{name}"
+                )
+        if self.faithfulness:
+            tasks = [task for axis in self.axes.values() for task in (*axis.id, *axis.ood)]
+            most = max(len(task.operations) for task in tasks)
+            if self.faithfulness.depth >= most:
+                raise ValueError(
+                    f"faithfulness.depth: {self.faithfulness.depth} operations before the answer "
+                    f"no task has a state, the longest has {most} operations"
                 )
         return self
 

@@ -59,6 +59,13 @@ def _has_several_methods(settings: Settings, axis: str) -> bool:
     return len(settings.methods) > 1
 
 
+def _has_faithfulness(settings: Settings, axis: str) -> bool:
+    """Whether the traces of any of its tasks are measured."""
+    measured, tasks = settings.faithfulness, settings.axes[axis]
+    lengths = [len(task.operations) for task in (*tasks.id, *tasks.ood)]
+    return measured is not None and max(lengths) > measured.depth
+
+
 def _has_variants(settings: Settings, axis: str) -> bool:
     """Whether a variant, within its limits, has a cell of the axis with the method shown."""
     ratios = settings.axis_ratios(axis)
@@ -80,6 +87,7 @@ EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis with several OOD tasks": _has_several_ood_tasks,
     "axis of several methods": _has_several_methods,
     "axis of several variants": _has_variants,
+    "axis with faithfulness": _has_faithfulness,
 }
 
 

@@ -130,6 +130,13 @@ WORDINGS: dict[tuple[str, str], Wording] = {
         "GRPO sharpens pretraining biases and finds no novel solutions.",
         ("pass_at_k",),
     ),
+    ("faithful trace", "present"): Wording(
+        "Answers keep to their traces",
+        "After {method} on OOD prompts the answer follows a corrupted state no less than before.",
+        "change of the causal use of the trace (0: none, 1: the answer follows it)",
+        "",
+        ("faithfulness",),
+    ),
 }
 
 # What decides, by kind of test; `{edge}` is the edge, `{rare}` the share of seeds.

@@ -1,4 +1,4 @@
-"""The figure that holds the RL methods of a run beside each other."""
+"""Figures that hold the RL methods of a run beside each other: masses, and what traces are for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.notation import SPLITS
+from grpo_origin.config.paths import BASE
 from grpo_origin.report import plotting
 from grpo_origin.report.registry import figure
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Measures of the table `faithfulness` that are drawn, and what they are called.
+FAITHFULNESS = {
+    "consistent": "consistent completions",
+    "causal_use": "causal use of the trace",
+    "right_for_wrong_reasons": "right for wrong reasons",
+}
 SHIFTS = {"ood": -0.16, "id": 0.16}  # of the splits of a method, in rows
 
 
@@ -67,7 +74,63 @@ def methods_figure(
     return figure
 
 
-def _draw_methods(axes: Axes, series: plotting.Measured, methods: list[str]) -> None:
+@figure(
+    "faithfulness",
+    per="axis with faithfulness",
+    category="RL methods",
+    title="{{ axis }}: do answers follow from their traces?",
+    caption="""
+    By method (and variant), on OOD test prompts with a trace (filled) and ID ones (open), a row an
+    OOD ratio. Left: share of sampled completions whose answer is what the last operation makes of
+    the last state written. Middle: causal use, exact: a state of the gold trace is corrupted; 1 if
+    the model then gives the answer that follows from it in place of the gold one, 0 if it answers
+    as before. Right: mass of right answers behind wrong traces. {{ n }}: mean over seeds, bars:
+    95 % t interval, every seed a point.
+    """,
+    all_methods=True,
+)
+def faithfulness_figure(
+    faithfulness_summary: pd.DataFrame, faithfulness: pd.DataFrame, axis: str
+) -> Figure:
+    """Three measures by stage where RL starts and after every method, a row an OOD ratio."""
+    series = plotting.Measured(*map(_entries, (faithfulness_summary, faithfulness)))
+    series = series.where(axis=axis, split=SPLITS)
+    names = list(dict.fromkeys(series.means["method"]))
+    ratios = plotting.ordered(series.means["ood_ratio"])
+    shared: dict[str, Any] = {"sharex": True, "sharey": True}
+    figure, panels = plotting.panels_of(
+        len(ratios), len(FAITHFULNESS), width=2.9, height=0.9 + 0.22 * len(names), **shared
+    )
+    for row, ratio in zip(panels, ratios, strict=True):
+        for axes, (measure, label) in zip(row, FAITHFULNESS.items(), strict=True):
+            part = series.where(ood_ratio=ratio, measure=measure)
+            _draw_methods(axes, part, names, "prompts")
+            axes.set_title(f"{label}\nOOD ratio {ratio}")
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    panels[0, 0].set_xlim(-0.1, 1.05)
+    plotting.legend(figure)
+    return figure
+
+
+def _entries(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a figure: where RL starts, the run's RL stages, then those of its variants.
+
+    Their labels stand in the column `method`; of a variant RL stages alone, since it mostly starts
+    where the run does.
+    """
+    start = start_of(table["stage"])
+    late, trained = table["variant"] != BASE, table["method"].notna()
+    labels = table["stage"].map(plotting.stage_label)
+    labels = labels.where(~late, table["variant"] + ": " + labels)
+    table = table.assign(method=labels, late=late, trained=trained)
+    table = table[trained | ((table["stage"] == start) & ~late)]
+    return table.sort_values(["late", "trained"], kind="stable")
+
+
+def _draw_methods(
+    axes: Axes, series: plotting.Measured, methods: list[str], what: str = "mass"
+) -> None:
     """Means with intervals, and the seeds, a row a method; OOD filled, ID open."""
     for (split, shift), colour in zip(SHIFTS.items(), plotting.colours(2), strict=True):
         means, seeds = series.where(split=split)
@@ -88,5 +151,5 @@ def _draw_methods(axes: Axes, series: plotting.Measured, methods: list[str]) -> 
             markersize=4,
             capsize=2,
             elinewidth=0.9,
-            label=f"{split.upper()} mass",
+            label=f"{split.upper()} {what}",
         )
