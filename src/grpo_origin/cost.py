@@ -18,8 +18,9 @@ from pydantic import Field, ValidationError, model_validator
 from grpo_origin import lineage
 from grpo_origin.config.fields import ConfigError, Section
 from grpo_origin.config.grid import Cell
-from grpo_origin.config.notation import ood_count
+from grpo_origin.config.notation import SPLITS, ood_count
 from grpo_origin.config.paths import variant_of
+from grpo_origin.config.representation import HEADS
 from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
@@ -36,6 +37,8 @@ STAGES = {
     "sampling": "theory",
     "answers": "evaluate",
     "completions": "evaluate",
+    "probes": "evaluate",
+    "representation": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",
@@ -113,6 +116,9 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     rl          the method's steps, each as long as one of plain GRPO with as many completions:
                 short for methods that draw more
     evaluate    test prompts of all splits x models of a cell
+    probes      prompts fitted and tested on x models of a cell, a pass and the fits each: as long
+                as two evaluations
+    representation  prompts of all kinds of training, each as long as an SFT sample
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
     sampling    completions, as those of steps: too long, since sampling trains nothing
 
@@ -148,6 +154,8 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
         "rl": sized(rl_seconds),
         "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
+        "probes": sized(over(_probed, rates.evaluate_prompts_per_s)),
+        "representation": sized(over(_of_heads, rates.sft_samples_per_s)),
         "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
         "sampling": lambda member, job: (
             2 * theory.sampled_prompts * theory.samples * per_completion
@@ -207,6 +215,20 @@ def _evaluated(study: Study, job: Cell) -> float:
     settings = study.settings
     splits = len(settings.axes[job["axis"]].splits)
     return splits * settings.evaluation.prompts * len(study.grid.stages)
+
+
+def _probed(study: Study, job: Cell) -> float:
+    settings, probes = study.settings, study.settings.probes
+    fitted = probes.prompts if probes else 0
+    return 2 * len(SPLITS) * (fitted + settings.evaluation.prompts) * len(study.grid.stages)
+
+
+def _of_heads(study: Study, job: Cell) -> float:
+    heads = study.settings.representation
+    if not heads:
+        return 0
+    trained = len(HEADS) * len(SPLITS) * heads.steps * heads.prompts_per_step
+    return heads.linear_prompts + trained
 
 
 def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:

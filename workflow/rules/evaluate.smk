@@ -1,4 +1,4 @@
-from grpo_origin.config.places import completions_of
+from grpo_origin.config.places import completions_of, probes_of, representation_of
 
 
 rule evaluate:
@@ -61,3 +61,44 @@ rule completions:
         code=code_of("completions"),
     script:
         "../scripts/completions.py"
+
+
+# Only where the run asks for them, of its own settings: what a linear probe reads off every stage.
+rule probes:
+    input:
+        stages=[PATHS.stage(**CELL, stage=stage.name) for stage in GRID.stages],
+        test=PATHS.data(**GROUP, name="test"),
+    output:
+        probes_of(PATHS, **CELL),
+    log:
+        PATHS.log("probes", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "probes", "evaluation", "numerics"),
+        axis=axis_of,
+        stages=[stage.name for stage in GRID.stages],
+        code=code_of("probes"),
+    script:
+        "../scripts/probes.py"
+
+
+# Likewise: heads over a fixed set on the pretrained model.
+rule representation:
+    input:
+        model=PATHS.stage(**CELL, stage="pretrain"),
+        test=PATHS.data(**GROUP, name="test"),
+    output:
+        representation_of(PATHS, **CELL),
+    log:
+        PATHS.log("representation", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "representation", "numerics"),
+        axis=axis_of,
+        code=code_of("representation"),
+    script:
+        "../scripts/representation.py"

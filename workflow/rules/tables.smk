@@ -19,6 +19,8 @@ PLACES = [cell["place"] for cell in JOBS["evaluate"]]
 ANSWERS = [
     path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
 ]
+PROBES = [probes_of(PATHS, **cell) for cell in GRID.jobs["probes"]]
+HEADS = [representation_of(PATHS, **cell) for cell in GRID.jobs["representation"]]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
@@ -45,6 +47,8 @@ rule tables:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
+        probes=PROBES,
+        heads=HEADS,
     output:
         tables=list(table_outputs(EVALUATION_TABLES)),
         readme=PATHS.tables_readme,
@@ -90,6 +94,7 @@ rule claims:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+        heads=HEADS,
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
         tables=list(table_outputs(CLAIM_TABLES)),

@@ -12,6 +12,7 @@ with job(snakemake, "claims"):
         params.budgets,
         params.demonstrations,
         runs=inputs.runs,
+        head_files=inputs.heads,
         reference=next(iter(inputs.reference), ""),
     )
     write_tables(snakemake.output.tables, sources)

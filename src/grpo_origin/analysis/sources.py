@@ -42,6 +42,8 @@ class Sources:
     evaluation_files: Files = ()
     answer_files: Files = ()
     completion_files: Files = ()
+    probe_files: Files = ()
+    head_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()
@@ -67,6 +69,15 @@ class Sources:
         if not self.answer_files:
             return None
         return pd.concat(read_table(file).to_pandas() for file in self.answer_files)
+
+    @cached_property
+    def heads(self) -> pd.DataFrame | None:
+        """Heads over a fixed set, a row a head and split; None if the run has none."""
+        import pandas as pd
+
+        if not self.head_files:
+            return None
+        return pd.concat(read_table(file).to_pandas() for file in self.head_files)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -187,6 +198,7 @@ class Sources:
             self.betas,
             self.converged,
             self.signal,
+            self.heads,
         )
 
 

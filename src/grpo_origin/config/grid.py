@@ -121,6 +121,8 @@ class Grid:
             "evaluate": self.cells,
             "completions": self.shown_cells,
             "answers": self.cells if self.settings.rl.reward == "answer" else [],
+            "probes": self.cells if self.settings.probes else [],
+            "representation": self.cells if self.settings.representation else [],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,
         }

@@ -27,6 +27,7 @@ from grpo_origin.config.fields import (
 )
 from grpo_origin.config.notation import SPLITS, Split, Splits, ood_count
 from grpo_origin.config.paths import BASE, BEFORE_RL
+from grpo_origin.config.representation import ProbeSettings, RepresentationSettings
 from grpo_origin.config.stages import (
     AxisSettings,
     EvaluationSettings,
@@ -302,6 +303,12 @@ class Settings(Section):
     )
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
+    probes: ProbeSettings | None = Field(
+        None, description="Linear probes of every stage; null: none. See docs/related.md."
+    )
+    representation: RepresentationSettings | None = Field(
+        None, description="GRPO for a representation (GRPO-RM); null: none. See docs/related.md."
+    )
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     numerics: NumericsSettings = Field(NumericsSettings(), description="Arithmetic of training.")
     runtime: RuntimeSettings = Field(RuntimeSettings(), description="Threads, checkpoints, leases.")
@@ -327,6 +334,11 @@ class Settings(Section):
                         f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to "
                         "none: use 0 or a larger ratio"
                     )
+            shortest = min(task.length for task in (*axis.id, *axis.ood))
+            if self.representation and self.representation.position > shortest:
+                raise ValueError(
+                    f"representation.position: axes.{name} has strings of length {shortest}"
+                )
             tasks = max(len(axis.id), len(axis.ood))
             if self.evaluation.prompts < tasks:
                 raise ValueError(

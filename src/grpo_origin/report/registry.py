@@ -35,6 +35,7 @@ CATEGORIES = (
     "What RL gains",
     "What RL loses",
     "Beyond zero",
+    "Representations",
     "RL methods",
     "Variants",
     "Theory against practice",
@@ -53,6 +54,14 @@ def _has_mixed_splits(settings: Settings, axis: str) -> bool:
 
 def _has_several_ood_tasks(settings: Settings, axis: str) -> bool:
     return len(settings.axes[axis].ood) > 1
+
+
+def _has_probes(settings: Settings, axis: str) -> bool:
+    return settings.probes is not None
+
+
+def _has_heads(settings: Settings, axis: str) -> bool:
+    return settings.representation is not None
 
 
 def _has_several_methods(settings: Settings, axis: str) -> bool:
@@ -78,6 +87,8 @@ EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis": _every_axis,
     "axis with mixed splits": _has_mixed_splits,
     "axis with several OOD tasks": _has_several_ood_tasks,
+    "axis with probes": _has_probes,
+    "axis with heads": _has_heads,
     "axis of several methods": _has_several_methods,
     "axis of several variants": _has_variants,
 }
