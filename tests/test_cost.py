@@ -129,6 +129,16 @@ def test_seconds_by_hand():
     }
 
 
+def test_probes_and_heads_by_hand():
+    heads = {"steps": 5, "prompts_per_step": 4, "linear_prompts": 100}
+    asked = study(probes={"prompts": 100}, representation=heads)
+    assert jobs(asked)["evaluate"] == jobs(study())["evaluate"] + 2 * 4
+    probed = 2 * 2 * (100 + 8) * 4 / 16  # two evaluations of both splits, of 4 models
+    trained = (100 + 3 * 2 * 5 * 4) / 100  # the linear head; three kinds on both splits
+    added = work_seconds(asked, RATES)["evaluate"] - work_seconds(study(), RATES)["evaluate"]
+    assert added == pytest.approx(4 * (probed + trained))
+
+
 def test_disk_by_hand():
     size = 4 * ALL
     assert disk(study(), RATES, at_once=3) == {

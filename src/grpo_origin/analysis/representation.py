@@ -5,7 +5,6 @@ Called by the registry of tables and by `ledger`.
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.claims import Claim, Finding
@@ -50,12 +49,10 @@ def mass_of_heads(e: Evidence) -> list[Finding]:
         for axis in e.axes:
             table = heads[(heads["axis"] == axis) & (heads["head"] == kind)]
             over = (table["without_after"] - table["guess"]) * table["without"]
-            sums = pd.DataFrame({"over": over, "prompts": table["without"]})
-            sums = sums.groupby(table["seed"]).sum()
-            sums = sums[sums["prompts"] >= e.settings.band_prompts]
+            sums = table.assign(over=over).groupby("seed")[["over", "without"]].sum()
+            sums = sums[sums["without"] >= e.settings.band_prompts]
             means = table.groupby("ood_ratio")["without_after"].mean()
             note = f"mean mass after by ratio: {listed(means)}" if len(means) else ""
             cells = f"all OOD ratios; OOD prompts without mass in the linear head; {kind}"
-            values = sums["over"] / sums["prompts"].replace(0, np.nan)
-            findings.append(Finding(claim, axis, cells, values, note))
+            findings.append(Finding(claim, axis, cells, sums["over"] / sums["without"], note))
     return findings

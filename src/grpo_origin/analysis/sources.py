@@ -77,7 +77,8 @@ class Sources:
 
         if not self.head_files:
             return None
-        return pd.concat(read_table(file).to_pandas() for file in self.head_files)
+        parts = [read_table(file).to_pandas() for file in self.head_files]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
