@@ -133,7 +133,7 @@ def accuracies(
                             for column in (i, len(positions) + i)
                         )
                         name = ANSWER if step == last else str(step + 1)
-                        place = {"fitted_on": fitted_on, "split": split, "step": name}
+                        place: Place = {"fitted_on": fitted_on, "split": split, "step": name}
                         place |= {"position": position + 1, "prompts": int(chosen.sum())}
                         yield place, right, control
 

@@ -97,7 +97,7 @@ class Head(torch.nn.Module):
         """Representations (b, d) of chosen rows: what the decoder's output layer would read."""
         places, parts = [], []
         for where, ids in prompt_blocks(rows, chosen, len(chosen)):
-            hidden = self.decoder.model(input_ids=ids.to(device), use_cache=False)  # type: ignore[operator]
+            hidden = self.decoder.model(input_ids=ids.to(device), use_cache=False)
             parts.append(hidden.last_hidden_state[:, -1])
             places.append(where)
         order = torch.from_numpy(np.argsort(np.concatenate(places)))

@@ -66,13 +66,10 @@ def probes_figure(probes: pd.DataFrame, axis: str) -> Figure:
             axes.grid(False)
             if not len(part):
                 continue
-            keys = {"columns": "step", "aggfunc": "mean"}
-            layers = part.pivot_table(index="layer", values="accuracy", **keys)
-            tokens = part.assign(layer=PROMPT).pivot_table(
-                index="layer", values="from_prompt", **keys
-            )
-            rows = [*tokens.index, *layers.index]
-            values = [*tokens.reindex(columns=steps).to_numpy()]
+            layers = part.groupby(["layer", "step"])["accuracy"].mean().unstack("step")
+            tokens = part.groupby("step")["from_prompt"].mean()
+            rows = [PROMPT, *layers.index]
+            values = [tokens.reindex(steps).to_numpy()]
             values += [*layers.reindex(columns=steps).to_numpy()]
             image = axes.imshow(values, origin="lower", vmin=0, vmax=1, aspect="auto")
             axes.set_xticks(range(len(steps)), steps)
