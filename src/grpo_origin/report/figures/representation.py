@@ -34,6 +34,7 @@ HEAD_LABELS = {
     "grpo_rm": "GRPO-RM, whole set",
     "grpo_rm_sampled": "GRPO-RM, sampled groups",
 }
+WHOLE, NARROWEST = 6.5, 1.4  # width of a figure of probes and of a panel in it; inches
 MEASURES = ("accuracy", "mass", "alignment", "uniformity")
 
 
@@ -58,7 +59,8 @@ def probes_figure(probes: pd.DataFrame, axis: str) -> Figure:
     steps = sorted(set(table["step"]), key=lambda step: (not step.isdigit(), step))
     columns = [(split, ratio) for split in SPLITS for ratio in ratios]
     shared = {"sharex": True, "sharey": True}
-    figure, panels = panels_of(len(stages), len(columns), width=1.25, height=1.3, **shared)
+    width = max(WHOLE / len(columns), NARROWEST)
+    figure, panels = panels_of(len(stages), len(columns), width=width, height=1.6, **shared)
     image = None
     for line, stage in zip(panels, stages, strict=True):
         for axes, (split, ratio) in zip(line, columns, strict=True):
@@ -72,7 +74,7 @@ def probes_figure(probes: pd.DataFrame, axis: str) -> Figure:
             values = [tokens.reindex(steps).to_numpy()]
             values += [*layers.reindex(columns=steps).to_numpy()]
             image = axes.imshow(values, origin="lower", vmin=0, vmax=1, aspect="auto")
-            axes.set_xticks(range(len(steps)), steps)
+            axes.set_xticks(range(len(steps)), steps, rotation=90)
             axes.set_yticks(range(len(rows)), [str(row) for row in rows])
         line[0].set_ylabel(f"{stage_label(stage)}\nlayer", fontsize="small")
     for axes, (split, ratio) in zip(panels[0], columns, strict=True):
@@ -123,7 +125,9 @@ def heads_figure(representation: pd.DataFrame, axis: str) -> Figure:
             ratio_axis(axes, ratios, label=row == len(MEASURES) - 1)
             if measure in ("accuracy", "mass"):
                 axes.set_ylim(*UNIT)
-        panels[0, column].set_title(f"on {trained_on.upper()} prompts:\n{SPLIT_LABELS[split]}")
+        panels[0, column].set_title(
+            f"trained on {trained_on.upper()} prompts,\n{SPLIT_LABELS[split]}"
+        )
     for axes, measure in zip(panels[:, 0], MEASURES, strict=True):
         axes.set_ylabel(measure)
     if len(table):
