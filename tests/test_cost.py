@@ -133,7 +133,7 @@ def test_probes_and_heads_by_hand():
     heads = {"steps": 5, "prompts_per_step": 4, "linear_prompts": 100}
     asked = study(probes={"prompts": 100}, representation=heads)
     assert jobs(asked)["evaluate"] == jobs(study())["evaluate"] + 2 * 4
-    probed = 2 * 2 * (100 + 8) * 4 / 16  # two evaluations of both splits, of 4 models
+    probed = 2 * (2 * 100 + 2 * 8) * 4 / 16  # two evaluations; two tasks, two splits, 4 models
     trained = (100 + 3 * 2 * 5 * 4) / 100  # the linear head; three kinds on both splits
     added = work_seconds(asked, RATES)["evaluate"] - work_seconds(study(), RATES)["evaluate"]
     assert added == pytest.approx(4 * (probed + trained))

@@ -219,8 +219,10 @@ def _evaluated(study: Study, job: Cell) -> float:
 
 def _probed(study: Study, job: Cell) -> float:
     settings, probes = study.settings, study.settings.probes
-    fitted = probes.prompts if probes else 0
-    return 2 * len(SPLITS) * (fitted + settings.evaluation.prompts) * len(study.grid.stages)
+    tasks = sum(len(settings.axes[job["axis"]].tasks(split)) for split in SPLITS)
+    fitted = probes.prompts * tasks if probes else 0
+    tested = len(SPLITS) * settings.evaluation.prompts
+    return 2 * (fitted + tested) * len(study.grid.stages)
 
 
 def _of_heads(study: Study, job: Cell) -> float:

@@ -17,10 +17,10 @@ class ProbeSettings(Section):
     """Linear probes of the states of a trace, from what a model holds when the prompt ends."""
 
     prompts: Whole = Field(
-        2048,
+        1024,
         ge=100,
         le=10**6,
-        description="Prompts of train strings of each of ID and OOD that probes are fitted on.",
+        description="Prompts of train strings that probes are fitted on, of each task.",
     )
     ridge: Number = Field(
         1e-3,

@@ -170,7 +170,9 @@ def write_probes(
     import pyarrow as pa
 
     device, nodes = choose_device(numerics, runtime.threads), source.world.nodes
-    drawn = [train_prompts(source, split, probes.prompts, "probes") for split in SPLITS]
+    # As many of each task: of unequal ones a readout of the most frequent task would do.
+    counts = {split: probes.prompts * len(source.tasks(split)) for split in SPLITS}
+    drawn = [train_prompts(source, split, counts[split], "probes") for split in SPLITS]
     known = Asked.of(drawn, source)
     asked = Asked.of(
         [read_prompts(test, split).select(drawn[0].column_names) for split in SPLITS], source
