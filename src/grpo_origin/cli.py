@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     board.set_defaults(run=_leaderboard)
     board.add_argument("folder", help="run folder such as results/leaderboard")
 
+    against = commands.add_parser("contrasts", help="the variants of a run as Markdown")
+    against.set_defaults(run=_contrasts)
+    against.add_argument("folder", help="run folder such as results/ablations")
+
     for command in (cell, stage, shown):
         needed = command is not shown  # which can be told a folder instead
         command.add_argument("--axis", required=needed)
@@ -179,6 +183,16 @@ def _leaderboard(options: argparse.Namespace) -> None:
     table = _table(options.folder, "leaderboard")
     main = method_label(main_method(settings["methods"]))
     print(leaderboard_page(table, settings["run"], main, settings["claims"]["equivalent"]))
+
+
+def _contrasts(options: argparse.Namespace) -> None:
+    from grpo_origin.report.contrasts import contrasts_text
+
+    _, settings = _judged(options.folder)
+    table = _table(options.folder, "contrasts")
+    if table.empty:
+        raise ConfigError(f"{options.folder}: this run has no variants")
+    print(contrasts_text(table, settings))
 
 
 def _seed_means(folder: str | Path) -> pd.DataFrame | None:
