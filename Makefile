@@ -58,7 +58,7 @@ leaderboard: $(VENV)/installed ## run every method and control, and write docs/l
 # The page's head, down to the marked line, is written by hand; what follows is made of the run's tables and figures.
 ablations scaling: $(VENV)/installed ## run the variants of config/ablations.yaml or scaling.yaml, and write their page in docs/
 	snakemake --cores all --configfile config/$@.yaml
-	sed '/^<!-- made by/q' docs/$@.md > docs/$@.md.new
+	{ sed '/^<!-- made by/q' docs/$@.md; echo; } > docs/$@.md.new
 	grpo-origin contrasts results/$@ >> docs/$@.md.new
 	for file in results/$@/figures/contrasts-*.png; do \
 		name=$@-$${file##*/contrasts-}; \
