@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs reference leaderboard bench gpu-check wheels clean help
+.PHONY: figures test test-slow lint format docs reference leaderboard rates bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -54,6 +54,10 @@ leaderboard: $(VENV)/installed ## run every method and control, and write docs/l
 	snakemake --cores all --configfile config/leaderboard.yaml
 	grpo-origin leaderboard results/leaderboard > docs/leaderboard.md.new
 	mv docs/leaderboard.md.new docs/leaderboard.md
+
+rates: $(VENV)/installed ## try every method at three learning rates on pilot seeds, and print the one that each gets
+	snakemake --cores all --configfile config/rates.yaml
+	grpo-origin rates results/rates
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py benchmarks/outcome.py $(wildcard benchmarks/gpu*.py),$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
