@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs reference leaderboard ablations scaling bench gpu-check wheels clean help
+.PHONY: figures test test-slow lint format docs reference leaderboard rates ablations scaling bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,10 @@ ablations scaling: $(VENV)/installed ## run the variants of config/ablations.yam
 		cp "$$file" "docs/$$name" && echo "![Differences by variant]($$name)" >> docs/$@.md.new || exit 1; \
 	done
 	mv docs/$@.md.new docs/$@.md
+
+rates: $(VENV)/installed ## try every method at three learning rates on pilot seeds, and print the one that each gets
+	snakemake --cores all --configfile config/rates.yaml
+	grpo-origin rates results/rates
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py benchmarks/outcome.py $(wildcard benchmarks/gpu*.py),$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done

@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     against = commands.add_parser("contrasts", help="the variants of a run as Markdown")
     against.set_defaults(run=_contrasts)
     against.add_argument("folder", help="run folder such as results/ablations")
+    rates = commands.add_parser(
+        "rates", help="each method's learning rate, chosen from a pilot run"
+    )
+    rates.set_defaults(run=_rates)
+    rates.add_argument("folder", help="run folder such as results/rates")
 
     for command in (cell, stage, shown):
         needed = command is not shown  # which can be told a folder instead
@@ -193,6 +198,23 @@ def _contrasts(options: argparse.Namespace) -> None:
     if table.empty:
         raise ConfigError(f"{options.folder}: this run has no variants")
     print(contrasts_text(table, settings))
+
+
+def _rates(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.rates import as_methods, chosen_rates
+    from grpo_origin.config.places import run_at
+    from grpo_origin.study import read_study
+
+    board = _table(options.folder, "leaderboard")
+    study = read_study(run_at(options.folder).settings)
+    rates = {
+        member.variant: {
+            name: method.settings(member.settings.rl).learning_rate
+            for name, method in member.methods.items()
+        }
+        for member in (study, *study.variants)
+    }
+    print(as_methods(chosen_rates(board[board["trained_on"] == "ood"], rates)))
 
 
 def _seed_means(folder: str | Path) -> pd.DataFrame | None:

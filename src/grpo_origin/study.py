@@ -14,6 +14,7 @@ from typing import Any
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.grid import Grid
 from grpo_origin.config.load import load_settings, read_config
+from grpo_origin.config.notation import ood_count
 from grpo_origin.config.paths import BASE, Paths, place_of
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import SFTSettings
@@ -70,6 +71,28 @@ class Study:
     def demonstrations(self) -> int:
         """OOD samples that SFT is shown."""
         return self.settings.sft.counts["ood"] if self.settings.sft else 0
+
+    @property
+    def gold_tokens(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Tokens of right completions of OOD prompts that the stages before RL are trained on.
+
+        By axis, ratio and stage, each as often as it is seen; a sample has the mean of its axis'
+        OOD tasks, which have equal shares.
+        """
+        settings = self.settings
+        again = self.demonstrations * settings.sft.epochs if settings.sft else 0
+        found = {}
+        for axis in settings.axes:
+            lengths = [task.completion_tokens for task in settings.axes[axis].tasks("ood")]
+            length = sum(lengths) / len(lengths)
+            found[axis] = {
+                ratio: {
+                    "pretrain": ood_count(ratio, settings.pretrain.samples) * length,
+                    "sft": again * length,
+                }
+                for ratio in settings.axis_ratios(axis)
+            }
+        return found
 
     @property
     def rl_prompts(self) -> int:
