@@ -32,8 +32,8 @@ from grpo_origin.analysis.outcome_check import (
     orderings,
 )
 from grpo_origin.analysis.outcome_fit import CANDIDATES, Candidate, Prepared, fit
-from grpo_origin.analysis.outcome_stages import Ran, of_methods
-from grpo_origin.analysis.recursion import STAGE, ahead, errors_ahead
+from grpo_origin.analysis.outcome_stages import STAGE, Ran, of_methods
+from grpo_origin.analysis.recursion import ahead, errors_ahead
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.stages import start_of
 from grpo_origin.config.paths import LEARNING_CURVE, Paths
@@ -144,8 +144,7 @@ def anchors(
     more = further(study, paths, sources, stages)
     doubt = [ran.in_doubt for ran in stages]
     for name, kept in {"all stages": [True] * len(stages), "stages in doubt": doubt}.items():
-        chosen, further_of = ([*compress(part, kept)] for part in (stages, more))
-        table = orderings(chosen, takeoff, further_of)
+        table = orderings([*compress(stages, kept)], takeoff, [*compress(more, kept)])
         print(f"\n## orderings: {name}\n\n{markdown(table)}", flush=True)
     curves = sources.of_stages(LEARNING_CURVE)
     curves = curves[curves["split"] == curves["trained_on"]]

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.outcome_check import BETAS
+from grpo_origin.analysis.outcome_stages import STAGE
 from grpo_origin.evaluation.amplification import amplified
 
-STAGE = ["axis", "seed", "ood_ratio", "stage"]
 OPEN = (0.01, 0.9)  # present masses from which something may be seen to happen
 
 
