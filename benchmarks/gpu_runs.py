@@ -156,6 +156,7 @@ def evaluated(study: Study, paths: Paths, stages: list[str]) -> dict[str, Any]:
         axis=AXIS,
         seed=0,
         ratio=RATIO,
+        tokens=study.source(AXIS, 0, paths).domain.tokens,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,

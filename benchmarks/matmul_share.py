@@ -157,7 +157,7 @@ def main() -> None:
         Source(settings.world, settings.axes["depth"], 0),
         len(Vocabulary(settings.world.nodes)),
     )
-    model, dtype = build_model(settings.model, source.world, 0), getattr(torch, precision)
+    model, dtype = build_model(settings.model, source.domain.tokens, 0), getattr(torch, precision)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

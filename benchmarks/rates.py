@@ -63,7 +63,7 @@ class Measure:
         compiled: bool = False,
     ) -> float:
         """Samples a second of the training loop."""
-        model = build_model(self.settings.model, self.source.world, 0)
+        model = build_model(self.settings.model, self.source.domain.tokens, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
             job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
@@ -122,7 +122,7 @@ class Measure:
         """Exact evaluation of a model."""
         write_test(self.source, self.settings.evaluation.prompts, self.folder / "test.parquet")
         rows = Sequences(read_prompts(self.folder / "test.parquet"))
-        model, seconds = build_model(self.settings.model, self.source.world, 0), []
+        model, seconds = build_model(self.settings.model, self.source.domain.tokens, 0), []
         for _ in range(6):
             started = time.perf_counter()
             exact_mass(

@@ -22,9 +22,8 @@ from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.jobs.files import write_table
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.tasks.rewards import TaskReward
-from grpo_origin.tasks.tokenizer import PAD
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
@@ -132,7 +131,7 @@ def answers(
     axis: str,
     ratio: str,
     variant: str,
-    world: World,
+    domain: Domain,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -149,17 +148,19 @@ def answers(
     parts = [_spread(read_prompts(test, split), evaluation.answer_prompts) for split in SPLITS]
     table = pa.concat_tables(parts)
     rows, names = Sequences(table), table["task"].to_pylist()
-    prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(world, "answer")
+    prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(domain, "answer")
+    beside, pad = {name: table[name].to_pylist() for name in domain.columns}, domain.tokens.pad
 
     def right(numbers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        written = [[int(token) for token in row if token != PAD] for row in drawn]
+        written = [[int(token) for token in row if token != pad] for row in drawn]
         asked = [prompts[i] for i in numbers], written, [names[i] for i in numbers]
-        return np.array(reward(*asked), dtype=int)
+        of_prompts = {name: [values[i] for i in numbers] for name, values in beside.items()}
+        return np.array(reward(*asked, **of_prompts)) == 1
 
     for name, folder in stages.items():
         model, stage = load_model(folder), stage_of(name)
-        counts = sampled_successes(model, rows, samples, size, device, world.seed, right)
-        place = {"axis": axis, "seed": world.seed, "ood_ratio": ratio, "variant": variant}
+        counts = sampled_successes(model, rows, samples, size, device, domain.seed, right)
+        place = {"axis": axis, "seed": domain.seed, "ood_ratio": ratio, "variant": variant}
         place |= {"stage": name, "method": stage.method, "trained_on": stage.trained_on}
         columns = {label: pa.array([value] * rows.size) for label, value in place.items()}
         columns |= {

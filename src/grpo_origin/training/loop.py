@@ -31,7 +31,8 @@ from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.tasks.world import World, generator
+from grpo_origin.tasks.domain import Domain
+from grpo_origin.tasks.world import generator
 from grpo_origin.training.model import build_model, load_model
 from grpo_origin.training.numerics import FiniteGuard, training_passes
 from grpo_origin.training.stage import training_stage
@@ -192,7 +193,7 @@ def pretrain(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     ratio: str,
     model: ModelSettings,
     pretrain: PretrainSettings,
@@ -204,7 +205,7 @@ def pretrain(
         "pretrain",
         output,
         checkpoint,
-        world=world,
+        domain=domain,
         inputs=[id_pool, ood_pool],
         code=[__file__],
         numerics=numerics,
@@ -217,8 +218,8 @@ def pretrain(
     ) as training:
         if training is None:
             return
-        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
-        network = build_model(model, world, world.seed)
+        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, domain.seed)
+        network = build_model(model, domain.tokens, domain.seed)
 
         def batch(step: int) -> list[Block]:
             start = step * pretrain.batch_size
@@ -245,7 +246,7 @@ def sft(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     sft: SFTSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -255,7 +256,7 @@ def sft(
         "sft",
         output,
         checkpoint,
-        world=world,
+        domain=domain,
         settings={"sft": sft.model_dump()},
         inputs=[Path(source) / "model.safetensors", samples],
         code=[__file__],
@@ -270,7 +271,7 @@ def sft(
 
         def batch(step: int) -> list[Block]:
             epoch, position = divmod(step, per_epoch)
-            order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+            order = generator(domain.seed, "sft order", str(epoch)).permutation(rows.size)
             chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
             return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
