@@ -61,8 +61,8 @@ rule prompts:
 
 rule data_summary:
     input:
-        tokenizer=tokenizer_of,
         **{name.replace("-", "_"): data_of(name) for name in DATA_FILES},
+        tokenizer=tokenizer_of,
     output:
         PATTERNS.data(**GROUP, name="summary"),
     log:

@@ -68,6 +68,11 @@ class TaskSpec(Section):
         return f"{' '.join(self.operations)};{self.length};{self.alphabet}"
 
     @property
+    def written(self) -> str:
+        """The task as a configuration has it."""
+        return str(self)
+
+    @property
     def positions(self) -> int:
         """Positions of the prompt that a mixed test split can replace."""
         return self.length
@@ -97,6 +102,11 @@ class DatasetTask(Section):
     def options(self) -> dict[str, Any]:
         """The options as they were written."""
         return dict(self.model_extra or {})
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The task as a configuration has it."""
+        return self.model_dump(mode="json")
 
     @property
     def positions(self) -> int:

@@ -58,7 +58,11 @@ class AxisSettings(Section):
         description="Of text domains: tokens of the tokenizer trained on the axis's own text, at "
         "most.",
     )
-    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
+    id: Tasks = Field(
+        description="ID tasks: pretraining, SFT, RL on ID prompts, ID test. A task is "
+        "`operations;length;alphabet` (`trav trav;4;A` applies trav twice, left to right), or in "
+        "text domains `{dataset: name, option: value}`."
+    )
     ood: Tasks = Field(
         description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
     )
@@ -231,7 +235,8 @@ class RLSettings(Section):
     reward: Literal["exact", "answer", "steps"] = Field(
         "exact",
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
-        "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
+        "its trace free (`answer`: of texts as the verifier judges it), or the share of right "
+        "states whatever the markers (`steps`: of strings only).",
     )
     seed: Whole = Field(
         0,

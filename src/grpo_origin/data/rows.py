@@ -6,6 +6,7 @@ Training, evaluation and RL read every data file through `Sequences`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,37 @@ def _id_lists(blocks: Sequence[Padded], order: np.ndarray) -> pa.ListArray:
     flat = rows[np.arange(width) < lengths[:, None]] if ragged else rows.ravel()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+
+
+IGNORED = -100  # a target that doesn't count, to torch's cross-entropy
+
+
+class Block(NamedTuple):
+    """Sequences to train on: `tokens` (block, T) int64, of which those from `first` on are targets.
+
+    Where sequences differ in length, `targets` (block, T - first) are these, IGNORED where a
+    sequence has none.
+    """
+
+    tokens: np.ndarray
+    first: int
+    targets: np.ndarray | None = None
+
+
+def filled(blocks: Sequence[tuple[np.ndarray, int]], pad: int, whole: bool) -> Block:
+    """Blocks (tokens, prompt length) of several shapes as one, filled up with `pad` on the right.
+
+    Targets are all tokens but the first of a sequence if `whole`, else those of completions.
+    """
+    firsts = [1 if whole else prompt for _, prompt in blocks]
+    shape = sum(len(tokens) for tokens, _ in blocks), max(t.shape[1] for t, _ in blocks)
+    tokens, targets, row = np.full(shape, pad), np.full(shape, IGNORED), 0
+    for (part, _), first in zip(blocks, firsts, strict=True):
+        rows, width = slice(row, row + len(part)), part.shape[1]
+        tokens[rows, :width] = part
+        targets[rows, first:width] = part[:, first:]
+        row += len(part)
+    return Block(tokens, min(firsts), targets[:, min(firsts) :])
 
 
 class Sequences:

@@ -51,6 +51,8 @@ class Strings(Domain):
         self.vocabulary = Vocabulary(world.nodes)
 
     def check(self) -> None:
+        if self.axis.completions != "direct":
+            raise ConfigError("completions: strings always write their trace, leave it out")
         for split in SPLITS:
             for task in self.axis.tasks(split):
                 if not isinstance(task, TaskSpec):
