@@ -195,7 +195,7 @@ def pretraining(
         start = step % places * size
         found = mixture.blocks(start, start + size)
         shapes.append([tokens.shape for tokens, _ in found])
-        return [(tokens, 1) for tokens, _ in found]
+        return [Block(tokens, 1) for tokens, _ in found]
 
     batch, began, making = steps_for(part, part.scale(2.5, 0.1), make)
     torch.compiler.reset()

@@ -27,7 +27,7 @@ from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.rows import COLUMNS
 from grpo_origin.data.source import Source
 from grpo_origin.jobs.files import read_table
-from grpo_origin.training.loop import Checkpoint, train
+from grpo_origin.training.loop import Block, Checkpoint, train
 from grpo_origin.training.model import build_model
 from grpo_origin.training.numerics import FiniteGuard
 
@@ -46,7 +46,7 @@ def ours(folder: Path) -> float:
     model = build_model(ModelSettings(), SOURCE.domain.tokens, 0)
 
     def batch(step: int) -> list:
-        return [(tokens, 1) for tokens, _ in mixture.blocks(step * 64, (step + 1) * 64)]
+        return [Block(tokens, 1) for tokens, _ in mixture.blocks(step * 64, (step + 1) * 64)]
 
     started = time.perf_counter()
     train(

@@ -81,7 +81,7 @@ class Measure:
         rate = self.loop(
             self.settings.pretrain,
             lambda step: [
-                (tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
+                Block(tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
             ],
             compiled=self.settings.numerics.compile,
         )
@@ -96,7 +96,7 @@ class Measure:
 
         def batch(step: int) -> list[Block]:
             chosen = order[step * section.batch_size : (step + 1) * section.batch_size]
-            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            return [Block(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
         return {"sft_samples_per_s": self.loop(section, batch)}
 

@@ -15,6 +15,7 @@ from grpo_origin import cell, lineage
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import IGNORED, Sequences, filled
+from grpo_origin.data.source import Source
 from grpo_origin.evaluation.sampling import answers
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.tasks import domain as module
@@ -27,7 +28,7 @@ LETTERS = {
     "domain": "letters",
     "completions": "worked",
     "vocabulary": 300,
-    "id": [{"dataset": "after", "most": 3}],
+    "id": [{"dataset": "after", "most": 3}, {"dataset": "after", "least": 4, "most": 4}],
     "ood": [{"dataset": "after", "most": 6, "least": 5}],
     "mixed": ...,
 }
@@ -70,7 +71,7 @@ def test_a_domain_of_the_user_goes_through_every_stage(run):
     _, paths = run
     rows = pd.DataFrame(read(paths.evaluation("mini", 0, "0.25")))
     assert set(rows["stage"]) == {"pretrain", "sft", "grpo~id", "grpo~ood"}
-    assert set(rows["task"]) == {"after most=3", "after most=6 least=5"}
+    assert set(rows["task"]) == {"after most=3", "after least=4 most=4", "after most=6 least=5"}
     assert np.allclose(rows["log_mass"], rows["log_mass_markers"] + rows["log_mass_content"])
     assert (rows["log_mass"] < 0).all()
 
@@ -164,10 +165,19 @@ def test_where_many_are_right_answers_are_sampled(run, tmp_path):
 def test_the_tokenizer_is_the_same_every_time_and_saw_no_test_text(run, tmp_path, monkeypatch):
     study, paths = run
     source = study.source("mini", 0, paths)
-    source.domain.make_tokenizer(tmp_path / "again")
-    made = (tmp_path / "again" / "tokenizer.json").read_text()
-    assert made == Path(source.tokenizer, "tokenizer.json").read_text()
+    source.domain.make_tokenizer(tmp_path / "again.json")
+    made = (tmp_path / "again.json").read_text()
+    assert made == Path(source.tokenizer).read_text()
     assert not any(source.domain._is_test(text) for text in [*source.domain._texts()][::3])
+
+
+def test_a_damaged_tokenizer_is_named(run, tmp_path):
+    study, _ = run
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{")
+    source = Source(study.settings.world, study.settings.axes["mini"], 0, file)
+    with pytest.raises(ArtefactError, match="not a readable tokenizer"):
+        _ = source.domain
 
 
 def test_filled_blocks_train_on_each_sequence_and_nothing_else():

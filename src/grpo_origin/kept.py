@@ -67,7 +67,7 @@ def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, 
     settings = study.settings
     files = [paths.data(axis, seed, name) for name in DATA_FILES]
     if axis in study.grid.tokenized:
-        files.append(f"{paths.data(axis, seed, TOKENIZER)}/tokenizer.json")
+        files.append(paths.data(axis, seed, TOKENIZER))
     return {
         "settings": {
             "seed": seed,

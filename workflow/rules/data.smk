@@ -5,7 +5,7 @@ from grpo_origin.config.grid import DATA_FILES, PROMPT_SETS
 
 rule tokenizer:
     output:
-        directory(PATTERNS.data(**GROUP, name=TOKENIZER)),
+        PATTERNS.data(**GROUP, name=TOKENIZER),
     log:
         PATTERNS.log("tokenizer", "{axis}", "seed~{seed}"),
     resources:

@@ -118,9 +118,19 @@ class DatasetTask(Section):
 
 
 def _plain(value: Any) -> str:
-    """An option's value without spaces, as the names of tasks have it."""
-    parts = map(_plain, value) if isinstance(value, (list, tuple)) else [str(value)]
-    return ",".join(parts).replace(" ", "_")
+    """An option's value without spaces, as names of tasks have it: `0-9,12` of a rising list."""
+    if not isinstance(value, (list, tuple)):
+        return str(value).replace(" ", "_")
+    whole = all(type(part) is int for part in value)
+    if not (whole and list(value) == sorted(set(value))):
+        return ",".join(map(_plain, value))
+    runs: list[list[int]] = []
+    for number in value:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, sorted({run[0], run[-1]}))) for run in runs)
 
 
 AnyTask = TaskSpec | DatasetTask

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BEFORE_RL = ("pretrain", "sft")
-TOKENIZER = "tokenizer"  # folder among the data of an axis whose domain trains one
+TOKENIZER = "tokenizer/tokenizer"  # of an axis whose domain trains one, in a folder of its own
 BASE = "base"  # the variant of a run's own settings
 
 # What the folder of an RL stage holds beside its model.
@@ -87,8 +87,9 @@ class Paths:
         return f"{self.root}/{self.place}{axis}/seed~{seed}"
 
     def data(self, axis: str, seed: int | str, name: str) -> str:
-        """A data file: one of DATA_FILES, summary, provenance, or the folder of the tokenizer."""
-        suffix = {"summary": ".json", "provenance": ".json", TOKENIZER: ""}.get(name, ".parquet")
+        """A data file: one of DATA_FILES, summary, provenance, or the tokenizer."""
+        json = ("summary", "provenance", TOKENIZER)
+        suffix = ".json" if name in json else ".parquet"
         return f"{self.group(axis, seed)}/data/{name}{suffix}"
 
     def cell(self, axis: str, seed: int | str, ratio: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from grpo_origin.config.notation import AnyTask
 from grpo_origin.config.stages import AxisSettings, WorldSettings
+from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import atomic
 from grpo_origin.tasks.domain import Domain, find
 from grpo_origin.tasks.world import generator
@@ -21,7 +22,7 @@ from grpo_origin.tasks.world import generator
 class Source:
     """A world's settings, an axis with its tasks, and the seed of every draw.
 
-    `tokenizer` is the folder of the tokenizer where the domain trains one.
+    `tokenizer` is the file of the tokenizer where the domain trains one.
     """
 
     world_settings: WorldSettings
@@ -49,8 +50,18 @@ class Source:
 
     @cached_property
     def domain(self) -> Domain:
-        """The tasks of the axis, what is right in them, and their tokens."""
-        return find(self.axis.domain)(self.world_settings, self.axis, self.seed, self.tokenizer)
+        """The tasks of the axis, what is right in them, and their tokens.
+
+        Raises ArtefactError if the tokenizer can't be read.
+        """
+        kind = find(self.axis.domain)
+        domain = kind(self.world_settings, self.axis, self.seed, self.tokenizer)
+        if self.tokenizer:
+            try:
+                len(domain.tokens)
+            except ValueError as error:
+                raise ArtefactError(self.tokenizer, str(error)) from None
+        return domain
 
     def tasks(self, split: str) -> tuple[AnyTask, ...]:
         """Tasks of a split."""
@@ -61,7 +72,7 @@ class Source:
         return generator(self.seed, *purpose)
 
 
-def write_tokenizer(source: Source, folder: str | Path) -> None:
+def write_tokenizer(source: Source, file: str | Path) -> None:
     """Write the tokenizer of an axis and seed, whose domain trains one on its train problems."""
-    with atomic(folder) as temporary:
-        source.domain.make_tokenizer(temporary)
+    with atomic(file) as temporary:
+        replace(source, tokenizer=None).domain.make_tokenizer(temporary)

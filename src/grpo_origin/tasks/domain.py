@@ -112,7 +112,7 @@ class Domain(ABC):
         tokenizer: str | Path | None = None,
     ) -> None:
         self.world_settings, self.axis, self.seed = world, axis, seed
-        self.tokenizer_folder = tokenizer
+        self.tokenizer_file = tokenizer
 
     # --- what is asked
 
@@ -204,7 +204,7 @@ class Domain(ABC):
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer as a Hugging Face object, for saving beside a model; pads on the left."""
 
-    def make_tokenizer(self, folder: str | Path) -> None:
+    def make_tokenizer(self, file: str | Path) -> None:
         """Write the tokenizer of the data stage, where there is one."""
         raise NotImplementedError
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import SPLITS, AnyTask, DatasetTask, shares
-from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.tasks.domain import Domain, Padded, Problems, Rendered, Tokens
 from grpo_origin.tasks.tokenizer import ANSWER, BOS, EOS, PAD, SOLVE, SPECIAL, THINK
 from grpo_origin.tasks.world import generator
@@ -35,7 +34,6 @@ TOKENIZER_TEXTS = 8000  # train problems a tokenizer is trained on: merges of 51
 CHECKED = 64  # problems of each task that a configuration is checked on
 MEASURED = 512  # problems of each task whose lengths are measured
 FRUITLESS = 2000  # problems in a row without a new one after which a side counts as used up
-TOKENIZER_FILE = "tokenizer.json"
 
 
 class Problem(NamedTuple):
@@ -236,23 +234,21 @@ class TextDomain(Domain):
             clean_up_tokenization_spaces=False,
         )
 
-    def make_tokenizer(self, folder: str | Path) -> None:
-        Path(folder).mkdir()
-        self._trained().save(str(Path(folder) / TOKENIZER_FILE))
+    def make_tokenizer(self, file: str | Path) -> None:
+        self._trained().save(str(file))
 
     @cached_property
     def _core(self) -> Tokenizer:
         """The tokenizer of the data or, before there are any, the one that they will get."""
         from tokenizers import Tokenizer
 
-        if self.tokenizer_folder is None:
+        if self.tokenizer_file is None:
             core = self._trained()
         else:
-            file = Path(self.tokenizer_folder) / TOKENIZER_FILE
             try:
-                core = Tokenizer.from_file(str(file))
+                core = Tokenizer.from_file(str(self.tokenizer_file))
             except Exception as error:  # the library raises nothing more special
-                raise ArtefactError(file, f"not a readable tokenizer ({error})") from None
+                raise ValueError(f"not a readable tokenizer ({error})") from None
         core.encode_special_tokens = True  # a question that says <eos> means these five characters
         return core
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from grpo_origin.config.schema import RuntimeSettings
@@ -135,7 +134,7 @@ def _restore(
 
 def train(
     model: Decoder,
-    batch: Callable[[int], Sequence[Block | tuple[np.ndarray, int]]],
+    batch: Callable[[int], Sequence[Block]],
     steps: int,
     settings: OptimiserSettings,
     numerics: NumericsSettings,
@@ -167,7 +166,7 @@ def train(
             rate = learning_rate(settings, step, steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            blocks = [Block(*block) for block in batch(step)]
+            blocks = batch(step)
             count = sum(map(targets_in, blocks))
             total = torch.zeros((), device=device)
             for block in blocks:
