@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs reference leaderboard rates ablations scaling bench gpu-check wheels clean help
+.PHONY: figures test test-slow lint format docs text reference leaderboard rates ablations scaling bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,6 +16,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[slurm,test]"
 	@touch $@
+
+text: $(VENV)/installed ## install what text tasks need as well, with a C compiler
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[text]"
 
 figures: $(VENV)/installed ## run the default sweep to figures and report
 	snakemake --cores all

@@ -156,6 +156,7 @@ def evaluated(study: Study, paths: Paths, stages: list[str]) -> dict[str, Any]:
         axis=AXIS,
         seed=0,
         ratio=RATIO,
+        tokens=study.source(AXIS, 0, paths).domain.tokens,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,
@@ -250,7 +251,7 @@ def small_pretraining(own: Part, part: Part, study: Study, barrier: Any, seconds
         if step == SKIPPED - 1:
             barrier.wait(300)
         start = step % (samples // size) * size
-        return [(tokens, 1) for tokens, _ in mixture.blocks(start, start + size)]
+        return [Block(tokens, 1) for tokens, _ in mixture.blocks(start, start + size)]
 
     batch, began, _ = steps_for(own, seconds, make)
     training_loop(own, settings, settings.numerics, settings.pretrain, batch)

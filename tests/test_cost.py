@@ -21,9 +21,8 @@ from grpo_origin.cost import (
 )
 from grpo_origin.lineage import jobs as planned_jobs
 from grpo_origin.study import read_study
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model
-from helpers import REPO, copy_code, planned, tiny, tiny_study
+from helpers import REPO, copy_code, planned, strings, tiny, tiny_study
 
 RATES = Rates(
     pretrain_samples_per_s=1000,
@@ -58,7 +57,9 @@ def test_parameters_by_hand_and_of_the_model():
     settings = tiny()
     assert matmul_parameters(settings.model, 25) == MATMUL == 11040
     assert parameters(settings.model, 25) == ALL == 11936
-    model = build_model(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), World(8, 0), 0)
+    model = build_model(
+        ModelSettings(layers=2, width=16, heads=2, feed_forward=24), strings().tokens, 0
+    )
     assert (
         parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 25)
         == model.num_parameters()

@@ -23,7 +23,7 @@ from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
-from helpers import read, tiny, weights_hash
+from helpers import read, strings, tiny, weights_hash
 from rl_trainer import STAGE, capture, run, trainer_of
 
 
@@ -197,7 +197,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
 
 
 def test_rewards_are_one_for_the_gold_completion_and_zero_for_everything_near_it(world):
-    reward, vocabulary = TaskReward(world), Vocabulary(world.nodes)
+    reward, vocabulary = TaskReward(strings()), Vocabulary(world.nodes)
     prompts, completions, names, expected = [], [], [], []
     for name in ("trav;2;A", "shift trav;2;A", "trav;2;B"):
         task = Task(TaskSpec.model_validate(name), world)
@@ -233,7 +233,7 @@ def test_a_gold_completion_of_another_prompt_earns_nothing(world):
         vocabulary.prompts(task, starts).tolist(),
         vocabulary.completions(task, starts).tolist(),
     )
-    assert TaskReward(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
+    assert TaskReward(strings())(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
 
 
 def written(names: str) -> list[int]:
@@ -260,11 +260,10 @@ def written(names: str) -> list[int]:
     ],
 )
 def test_rewards_of_the_answer_alone_and_of_states(completion, answer, steps, monkeypatch):
-    world = World(8, 0)
     monkeypatch.setattr(World, "successor", np.roll(np.arange(8), -1))  # A -> B -> C ...
     given = [written("<bos> A B <trav> <trav> <solve>")], [written(completion)], ["trav trav;2;A"]
-    assert TaskReward(world, "answer")(*given) == [answer]
-    assert TaskReward(world, "steps")(*given) == [pytest.approx(steps)]
+    assert TaskReward(strings(), "answer")(*given) == [answer]
+    assert TaskReward(strings(), "steps")(*given) == [pytest.approx(steps)]
 
 
 def test_the_training_log(cell):
@@ -324,7 +323,7 @@ def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
     """
     shutil.copytree(cell / "data", tmp_path / "root" / "data")
     save_model(
-        build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft"
+        build_model(tiny().model, strings().tokens, seed=0), strings(), tmp_path / "root" / "sft"
     )
     run(tmp_path / "root", tmp_path / "grpo", {"rl": {"beta": 0.0}})
     log = read(tmp_path / "grpo" / "training_log.parquet")

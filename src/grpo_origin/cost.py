@@ -23,12 +23,13 @@ from grpo_origin.config.paths import variant_of
 from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
-from grpo_origin.tasks.tokenizer import Vocabulary
+from grpo_origin.tasks.domain import domain_of
 
 START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
+    "tokenizer": "data",
     "pretraining_data": "data",
     "prompts": "data",
     "data_summary": "data",
@@ -120,7 +121,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     are not here do little but start.
     """
     settings, theory = study.settings, study.settings.theory
-    vocabulary = len(Vocabulary(settings.world.nodes))
+    vocabulary = _vocabulary(settings, *settings.axes)
     own = matmul_parameters(settings.model, vocabulary)
     a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
     per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
@@ -189,6 +190,11 @@ def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
     return guess
 
 
+def _vocabulary(settings: Settings, *axes: str) -> int:
+    """Tokens of a model of these axes: of the one with most."""
+    return max(domain_of(settings, axis).vocabulary_size for axis in axes)
+
+
 def _pool(study: Study, job: Cell) -> float:
     settings = study.settings.pretrain
     return settings.samples + ood_count(settings.ood_pool, settings.samples)
@@ -221,7 +227,7 @@ def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
     def size(job: Cell) -> int:
         """Bytes of a job's model."""
         settings = members[variant_of(job["place"])].settings
-        return FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
+        return FLOAT * parameters(settings.model, _vocabulary(settings, job["axis"]))
 
     models = [size(job) for rule in ("pretrain", "sft", "rl") for job in planned[rule]]
     pools = sum(
@@ -257,7 +263,7 @@ def plan(study: Study, rates: Rates, at_once: int = 100) -> dict[str, Any]:
     space = disk(study, rates, at_once)
     return {
         "run": settings.run,
-        "parameters": parameters(settings.model, len(Vocabulary(settings.world.nodes))),
+        "parameters": parameters(settings.model, _vocabulary(settings, *settings.axes)),
         "jobs": sum(count.values()),
         "stages": stages,
         "gpu_hours": totals["GPU"],

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from grpo_origin.config.grid import DATA_FILES, Cell
-from grpo_origin.config.paths import BASE, place_of, rl_stage, stage_of
+from grpo_origin.config.paths import BASE, TOKENIZER, place_of, rl_stage, stage_of
 from grpo_origin.study import Study
 
 # Rules whose outputs lie at a variant's place; the others are of the run alone.
 PLACED = (
+    "tokenizer",
     "pretraining_data",
     "prompts",
     "data_summary",
@@ -34,7 +35,8 @@ def family(study: Study) -> dict[str, Study]:
 def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
     """The settings that decide a data file (`data/sft`, ...) or a stage (`sft`, ...) of an axis."""
     settings = study.settings
-    tasks = settings.axes[axis].model_dump(include={"id", "ood"})
+    left_out = {"ratios", "theory", "mixed"}
+    tasks = settings.axes[axis].model_dump(exclude=left_out)
     origin = {"world": settings.world.model_dump(), "tasks": tasks}
     if name.startswith("data/"):
         return origin | _data(study, axis, name.removeprefix("data/"))
@@ -64,6 +66,8 @@ def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
         return {"prompts": study.rl_prompts, "sft_counts": study.sft_counts}
     if name == "test":
         return {"prompts": settings.evaluation.prompts, "mixed": settings.axes[axis].mixed}
+    if name == TOKENIZER:
+        return {}
     return {"samples": settings.pretrain.samples, "ood_pool": settings.pretrain.ood_pool}
 
 
@@ -113,6 +117,7 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
     """Whether a job of a variant makes what no earlier one does."""
     cell: Cell = {key: wildcards[key] for key in ("axis", "seed", "ratio") if key in wildcards}
     names = {
+        "tokenizer": [f"data/{TOKENIZER}"],
         "pretraining_data": ["data/pretrain-id"],
         "prompts": [f"data/{wildcards.get('set')}"],
         "data_summary": [f"data/{name}" for name in DATA_FILES],

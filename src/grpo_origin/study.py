@@ -15,12 +15,13 @@ from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.grid import Grid
 from grpo_origin.config.load import load_settings, read_config
 from grpo_origin.config.notation import ood_count
-from grpo_origin.config.paths import BASE, Paths, place_of
+from grpo_origin.config.paths import BASE, TOKENIZER, Paths, place_of
 from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import SFTSettings
 from grpo_origin.config.variants import CHANGED, spelled_out, variant_config
-from grpo_origin.data.strings import check_string_space
+from grpo_origin.data.source import Source
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
+from grpo_origin.tasks.domain import check_axes, domain_of
 
 # Modules that take seconds to import and that jobs need: local jobs are forked with them imported.
 PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake.script", "pandas")
@@ -45,12 +46,20 @@ class Study:
     @cached_property
     def grid(self) -> Grid:
         """Cells, stages, jobs."""
-        return Grid(self.settings)
+        domains = {axis: domain_of(self.settings, axis) for axis in self.settings.axes}
+        tokenized = (axis for axis, domain in domains.items() if domain.trains_tokenizer)
+        many_right = (axis for axis, domain in domains.items() if not domain.unique)
+        return Grid(self.settings, tuple(tokenized), tuple(many_right))
 
     @cached_property
     def paths(self) -> Paths:
         """Where everything of it lives."""
         return Paths(self.settings.run, place=place_of(self.variant))
+
+    def source(self, axis: str, seed: int, paths: Paths) -> Source:
+        """What the data of an axis and seed are made from, which lie where `paths` says."""
+        made = paths.data(axis, seed, TOKENIZER) if axis in self.grid.tokenized else None
+        return Source(self.settings.world, self.settings.axes[axis], seed, made)
 
     def previous(self, stage: str) -> str:
         """The stage whose model a stage starts from."""
@@ -77,13 +86,14 @@ class Study:
         """Tokens of right completions of OOD prompts that the stages before RL are trained on.
 
         By axis, ratio and stage, each as often as it is seen; a sample has the mean of its axis'
-        OOD tasks, which have equal shares.
+        OOD tasks, which have equal shares, each by its longest completion.
         """
         settings = self.settings
         again = self.demonstrations * settings.sft.epochs if settings.sft else 0
         found = {}
         for axis in settings.axes:
-            lengths = [task.completion_tokens for task in settings.axes[axis].tasks("ood")]
+            domain = domain_of(settings, axis)
+            lengths = [domain.lengths(task)[1] for task in settings.axes[axis].tasks("ood")]
             length = sum(lengths) / len(lengths)
             found[axis] = {
                 ratio: {
@@ -125,7 +135,7 @@ def _open(config: Mapping[str, Any], variant: str = BASE, run: Study | None = No
     own = settings.sft.counts if settings.sft else None
     counts = own or (run.sft_counts if run else SFTSettings().counts)
     study = Study(settings, methods, variant, counts, run.rl_prompts if run else 0)
-    check_string_space(settings, study.rl_prompts, counts)
+    check_axes(settings, study.rl_prompts, counts)
     return study
 
 

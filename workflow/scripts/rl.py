@@ -16,7 +16,7 @@ with job(
         snakemake.wildcards.trained_on,
         snakemake.output[0],
         params.checkpoint,
-        data=Source.of(params.world, params.axis, snakemake.wildcards.seed),
+        data=Source.of_job(snakemake),
         rl=RLSettings(**params.rl),
         method=find(snakemake.wildcards.method)(**params.method),
         numerics=NumericsSettings(**params.numerics),

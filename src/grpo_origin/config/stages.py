@@ -22,7 +22,7 @@ from grpo_origin.config.fields import (
     Whole,
     distinct_ratios,
 )
-from grpo_origin.config.notation import Tasks, TaskSpec, ood_count
+from grpo_origin.config.notation import AnyTask, Tasks, ood_count
 
 
 class WorldSettings(Section):
@@ -42,7 +42,27 @@ class WorldSettings(Section):
 class AxisSettings(Section):
     """One axis of generalisation: which tasks are in (ID) and which out of distribution (OOD)."""
 
-    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
+    domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
+        "strings",
+        description="What its tasks are about: `strings`, `reasoning_gym` (docs/tasks.md), or a "
+        "file of your own.",
+    )
+    completions: Literal["direct", "worked"] = Field(
+        "direct",
+        description="Of text domains: the answer alone, or a worked solution before it.",
+    )
+    vocabulary: Whole = Field(
+        512,
+        ge=300,
+        le=65_536,
+        description="Of text domains: tokens of the tokenizer trained on the axis's own text, at "
+        "most.",
+    )
+    id: Tasks = Field(
+        description="ID tasks: pretraining, SFT, RL on ID prompts, ID test. A task is "
+        "`operations;length;alphabet` (`trav trav;4;A` applies trav twice, left to right), or in "
+        "text domains `{dataset: name, option: value}`."
+    )
     ood: Tasks = Field(
         description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
     )
@@ -70,13 +90,13 @@ class AxisSettings(Section):
         if len(set(self.mixed)) < len(self.mixed):
             raise ValueError("mixed names a number of positions twice")
         for task in self.id:
-            if self.mixed and max(self.mixed) > task.length:
+            if self.mixed and max(self.mixed) > task.positions:
                 raise ValueError(
                     f"mixed: {max(self.mixed)} positions can't be replaced in task '{task}'"
                 )
         return self
 
-    def tasks(self, split: str) -> tuple[TaskSpec, ...]:
+    def tasks(self, split: str) -> tuple[AnyTask, ...]:
         """The tasks of split `id` or `ood`; the mixed splits use the ID tasks."""
         return self.ood if split == "ood" else self.id
 
@@ -215,7 +235,8 @@ class RLSettings(Section):
     reward: Literal["exact", "answer", "steps"] = Field(
         "exact",
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
-        "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
+        "its trace free (`answer`: of texts as the verifier judges it), or the share of right "
+        "states whatever the markers (`steps`: of strings only).",
     )
     seed: Whole = Field(
         0,

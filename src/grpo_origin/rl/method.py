@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from grpo_origin.config.fields import ConfigError, Count, Number, Section
 from grpo_origin.config.load import one_line
-from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import RLSettings
 from grpo_origin.rl import methods
+from grpo_origin.tasks.domain import domain_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,8 @@ class Rollout:
     """
 
     inputs: list[dict[str, Any]]
-    """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`; `given` if a method
+    """Rows of the prompt set (B): `prompt`, `gold` (token lists), where the
+    steps of that begin (`step_starts`) and `task`; `given` if a method
     put a part of the gold completion behind the prompt.
     """
     completions: list[list[int]]
@@ -123,14 +124,10 @@ class Rollout:
         verdicts = []
         for row, sampled in zip(self.inputs, self.completions, strict=True):
             completion = [*row.get("given", ()), *sampled]
-            spec, gold = TaskSpec.model_validate(row["task"]), row["gold"]
-            width, last = 1 + spec.length, len(spec.operations) - 1
-            ends = [
-                (i + 1) * width if i < last else max(len(gold), len(completion))
-                for i in range(last + 1)
-            ]
+            gold, starts = row["gold"], row["step_starts"]
+            ends = [*starts[1:], max(len(gold), len(completion))]
             verdicts.append(
-                [completion[i * width : end] == gold[i * width : end] for i, end in enumerate(ends)]
+                [completion[a:b] == gold[a:b] for a, b in zip(starts, ends, strict=True)]
             )
         return verdicts
 
@@ -304,8 +301,9 @@ def load_methods(settings: Settings) -> dict[str, Method]:
     for name, values in settings.methods.items():
         loaded[name] = _load(name, values, settings.rl)
         for axis, tasks in settings.axes.items():
+            domain = domain_of(settings, axis)
             for task in (*tasks.id, *tasks.ood):
-                tokens = loaded[name].tokens(task.prompt_tokens, task.completion_tokens)
+                tokens = loaded[name].tokens(*domain.lengths(task))
                 if tokens > settings.model.context:
                     raise ConfigError(
                         f"axes.{axis}: task '{task}' needs {tokens} tokens under {name}, "

@@ -20,6 +20,7 @@ from grpo_origin.config.paths import LEARNING_CURVE, PROMPT_MASS, SIGNAL, rl_sta
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import curve_prompts, read_prompts
+from grpo_origin.data.rows import COLUMNS
 from grpo_origin.data.source import Source
 from grpo_origin.jobs.checkpoint import stop_signals
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
@@ -27,6 +28,7 @@ from grpo_origin.rl import signal
 from grpo_origin.rl.callbacks import MEMORY, Keeper, LearningCurve, NewReference
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import make_trainer, training_log
+from grpo_origin.tasks.domain import Tokens
 from grpo_origin.tasks.world import generator
 from grpo_origin.training.model import load_model
 from grpo_origin.training.stage import training_stage
@@ -59,7 +61,7 @@ def train_rl(
             rl_stage(trained_on, name),
             output,
             checkpoint,
-            world=data.world,
+            domain=data.domain,
             settings={
                 "trained_on": trained_on,
                 "method": {name: method.model_dump()},
@@ -86,8 +88,8 @@ def train_rl(
         trainer = make_trainer(
             method,
             model,
-            prompt_dataset(prompts),
-            world=data.world,
+            prompt_dataset(prompts, data.domain.tokens),
+            domain=data.domain,
             rl=rl,
             numerics=numerics,
             device=training.device,
@@ -133,17 +135,23 @@ def ordered_prompts(
     return method.order(prompts, others, count, draws)
 
 
-def prompt_dataset(prompts: pa.Table) -> Dataset:
-    """Prompts as the trainer takes them: `prompt`, `question` (the same), `gold`, `task`."""
+def prompt_dataset(prompts: pa.Table, tokens: Tokens) -> Dataset:
+    """Prompts as the trainer takes them.
+
+    `prompt`, `question` (the same), `gold`, where its steps begin (`step_starts`), `task`, and what
+    else the verifier needs.
+    """
     columns = {
         "prompt": "prompt_ids",
         "question": "prompt_ids",
         "gold": "completion_ids",
         "task": "task",
     }
-    return Dataset.from_dict(
-        {name: prompts[column].to_pylist() for name, column in columns.items()}
-    )
+    known = (*COLUMNS, "prompt_index")
+    columns |= {name: name for name in prompts.column_names if name not in known}
+    rows = {name: prompts[column].to_pylist() for name, column in columns.items()}
+    rows["step_starts"] = [tokens.step_starts(gold) for gold in rows["gold"]]
+    return Dataset.from_dict(rows)
 
 
 def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:

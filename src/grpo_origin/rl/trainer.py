@@ -19,9 +19,8 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method, Rollout
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.tasks.rewards import TaskReward
-from grpo_origin.tasks.tokenizer import build_tokenizer
-from grpo_origin.tasks.world import World
 from grpo_origin.training.numerics import FiniteGuard
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ def make_trainer(
     model: Decoder,
     dataset: Dataset,
     *,
-    world: World,
+    domain: Domain,
     rl: RLSettings,
     numerics: NumericsSettings,
     device: torch.device,
@@ -224,10 +223,10 @@ def make_trainer(
     longest = max(map(len, dataset["gold"]))
     trainer = TRAINERS[method.trainer].trainer(
         model=model,
-        reward_funcs=TaskReward(world, rl.reward),
-        args=trainer_config(method, rl, numerics, device, longest, world.seed, folder),
+        reward_funcs=TaskReward(domain, rl.reward),
+        args=trainer_config(method, rl, numerics, device, longest, domain.seed, folder),
         train_dataset=dataset,
-        processing_class=build_tokenizer(world),
+        processing_class=domain.build_tokenizer(),
         callbacks=list(callbacks),
         method=method,
         guard=guard,

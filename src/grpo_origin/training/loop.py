@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from grpo_origin.config.schema import RuntimeSettings
@@ -28,10 +27,11 @@ from grpo_origin.config.stages import (
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import Pool
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.rows import Sequences
+from grpo_origin.data.rows import IGNORED, Block, Sequences, filled
 from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.tasks.world import World, generator
+from grpo_origin.tasks.domain import Domain
+from grpo_origin.tasks.world import generator
 from grpo_origin.training.model import build_model, load_model
 from grpo_origin.training.numerics import FiniteGuard, training_passes
 from grpo_origin.training.stage import training_stage
@@ -39,8 +39,6 @@ from grpo_origin.training.stage import training_stage
 if TYPE_CHECKING:
     from grpo_origin.training.model import Decoder
 
-
-Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
 
 PROGRESS_SECONDS = 5.0
 
@@ -76,12 +74,25 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
     return settings.learning_rate * (settings.final_rate + (1 - settings.final_rate) * cosine)
 
 
-def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor, first: int) -> torch.Tensor:
-    """Summed cross-entropy of tokens[:, first:] (B, T) given those before; logits (B, T, V)."""
+def next_token_loss(
+    logits: torch.Tensor, tokens: torch.Tensor, first: int, targets: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Summed cross-entropy of tokens[:, first:] (B, T) given those before; logits (B, T, V).
+
+    Of `targets` (B, T - first) instead, if given; those that are IGNORED don't count.
+    """
     predicted = logits[:, first - 1 : -1].flatten(0, 1).float()
+    wanted = tokens[:, first:] if targets is None else targets
     return torch.nn.functional.cross_entropy(
-        predicted, tokens[:, first:].flatten(), reduction="sum"
+        predicted, wanted.flatten(), reduction="sum", ignore_index=IGNORED
     )
+
+
+def targets_in(block: Block) -> int:
+    """How many targets a block has."""
+    if block.targets is None:
+        return block.tokens[:, block.first :].size
+    return int((block.targets != IGNORED).sum())
 
 
 def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
@@ -123,7 +134,7 @@ def _restore(
 
 def train(
     model: Decoder,
-    batch: Callable[[int], list[Block]],
+    batch: Callable[[int], Sequence[Block]],
     steps: int,
     settings: OptimiserSettings,
     numerics: NumericsSettings,
@@ -155,16 +166,16 @@ def train(
             rate = learning_rate(settings, step, steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            blocks = [
-                (torch.from_numpy(tokens).to(device, non_blocking=True), first)
-                for tokens, first in batch(step)
-            ]
-            targets = sum(tokens[:, first:].numel() for tokens, first in blocks)
+            blocks = batch(step)
+            count = sum(map(targets_in, blocks))
             total = torch.zeros((), device=device)
-            for tokens, first in blocks:
+            for block in blocks:
+                tokens = torch.from_numpy(block.tokens).to(device, non_blocking=True)
+                wanted = None if block.targets is None else torch.from_numpy(block.targets)
+                wanted = None if wanted is None else wanted.to(device, non_blocking=True)
                 with autocast:
                     logits = forward(input_ids=tokens, use_cache=False).logits
-                loss = next_token_loss(logits, tokens, first) / targets
+                loss = next_token_loss(logits, tokens, block.first, wanted) / count
                 loss.backward()
                 total += loss.detach()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -192,7 +203,7 @@ def pretrain(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     ratio: str,
     model: ModelSettings,
     pretrain: PretrainSettings,
@@ -204,7 +215,7 @@ def pretrain(
         "pretrain",
         output,
         checkpoint,
-        world=world,
+        domain=domain,
         inputs=[id_pool, ood_pool],
         code=[__file__],
         numerics=numerics,
@@ -217,13 +228,15 @@ def pretrain(
     ) as training:
         if training is None:
             return
-        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
-        network = build_model(model, world, world.seed)
+        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, domain.seed)
+        network = build_model(model, domain.tokens, domain.seed)
 
         def batch(step: int) -> list[Block]:
             start = step * pretrain.batch_size
             blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
-            return [(tokens, 1) for tokens, _ in blocks]
+            if domain.ragged:
+                return [filled(blocks, domain.tokens.pad, whole=True)]
+            return [Block(tokens, 1) for tokens, _ in blocks]
 
         log = train(
             network,
@@ -245,7 +258,7 @@ def sft(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     sft: SFTSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -255,7 +268,7 @@ def sft(
         "sft",
         output,
         checkpoint,
-        world=world,
+        domain=domain,
         settings={"sft": sft.model_dump()},
         inputs=[Path(source) / "model.safetensors", samples],
         code=[__file__],
@@ -270,9 +283,12 @@ def sft(
 
         def batch(step: int) -> list[Block]:
             epoch, position = divmod(step, per_epoch)
-            order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+            order = generator(domain.seed, "sft order", str(epoch)).permutation(rows.size)
             chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
-            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            blocks = [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            if domain.ragged:
+                return [filled(blocks, domain.tokens.pad, whole=False)]
+            return [Block(*block) for block in blocks]
 
         log = train(
             network,

@@ -15,8 +15,7 @@ import torch
 
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary, build_tokenizer
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.domain import Domain, Tokens
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, SmolLM3ForCausalLM
@@ -28,13 +27,13 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-def build_model(settings: ModelSettings, world: World, seed: int) -> Decoder:
-    """A freshly initialised decoder; its weights depend on the settings and the seed alone."""
+def build_model(settings: ModelSettings, tokens: Tokens, seed: int) -> Decoder:
+    """A freshly initialised decoder; its weights depend on settings, tokens and seed alone."""
     from transformers import LlamaConfig, LlamaForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
-        "vocab_size": len(Vocabulary(world.nodes)),
+        "vocab_size": len(tokens),
         "hidden_size": settings.width,
         "intermediate_size": settings.feed_forward,
         "num_hidden_layers": settings.layers,
@@ -44,9 +43,9 @@ def build_model(settings: ModelSettings, world: World, seed: int) -> Decoder:
         "rope_parameters": {"rope_type": "default", "rope_theta": settings.rope_theta},
         "initializer_range": settings.initial_scale,
         "tie_word_embeddings": False,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
-        "pad_token_id": PAD,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": tokens.eos,
+        "pad_token_id": tokens.pad,
     }
     if settings.positions == "rope":
         return LlamaForCausalLM(LlamaConfig(**shape))
@@ -89,7 +88,7 @@ def load_model(path: str | Path) -> Decoder:
         ) from None
 
 
-def save_model(model: Decoder, world: World, path: str | Path) -> None:
+def save_model(model: Decoder, domain: Domain, path: str | Path) -> None:
     """Write weights (safetensors), configuration and tokenizer to a folder."""
     model.save_pretrained(path)
-    build_tokenizer(world).save_pretrained(path)
+    domain.build_tokenizer().save_pretrained(path)
