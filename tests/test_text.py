@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from transformers import AutoTokenizer
 
 from grpo_origin import cell, lineage
 from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.paths import TOKENIZER
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import IGNORED, Sequences, filled
 from grpo_origin.data.source import Source
 from grpo_origin.evaluation.sampling import answers
 from grpo_origin.jobs.errors import ArtefactError
+from grpo_origin.kept import data_is_kept
 from grpo_origin.tasks import domain as module
 from grpo_origin.tasks import domains
 from grpo_origin.tasks.domain import Padded
 from grpo_origin.tasks.rewards import TaskReward
-from helpers import REPO, Flat, read, tiny_study
+from helpers import REPO, Flat, copy_code, planned, read, snakemake, tiny_study, write_config
 
 LETTERS = {
     "domain": "letters",
@@ -41,14 +44,19 @@ CHANGES = {
 }
 
 
+def code() -> str:
+    """The domain in docs/tasks.md."""
+    page = (REPO / "docs" / "tasks.md").read_text()
+    (found,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    return found
+
+
 @pytest.fixture(scope="module", autouse=True)
 def letters(tmp_path_factory):
     """The domain that docs/tasks.md writes, found as a file of the package would be."""
-    page = (REPO / "docs" / "tasks.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(code.splitlines()) <= 60
+    assert len(code().splitlines()) <= 60
     folder = tmp_path_factory.mktemp("domains")
-    (folder / "letters.py").write_text(code)
+    (folder / "letters.py").write_text(code())
     domains.__path__.append(str(folder))
     importlib.invalidate_caches()
     yield
@@ -84,6 +92,9 @@ def test_every_model_has_the_tokenizer_of_the_data(run):
         assert len(tokenizer) == len(tokens)
         assert tokenizer.eos_token_id == tokens.eos
         ids = tokenizer("Which letter is 12 after b?", add_special_tokens=False)["input_ids"]
+        row = read(paths.data("mini", 0, "sft"))[0]
+        asked = tokenizer.decode(row["prompt_ids"][1:-1])
+        assert tokenizer(asked, add_special_tokens=False)["input_ids"] == row["prompt_ids"][1:-1]
         digits = [tokenizer.decode([i]) for i in ids if tokenizer.decode([i]).strip().isdigit()]
         assert [digit.strip() for digit in digits] == ["1", "2"]  # each by itself
 
@@ -106,6 +117,44 @@ def test_a_test_problem_in_training_ends_the_summary(run, tmp_path):
     files["sft"] = files["test"]
     with pytest.raises(ArtefactError, match="8 samples belong to test"):
         write_summary(study.source("mini", 0, paths), files, ["0"], 640, tmp_path / "summary.json")
+
+
+def test_prompts_of_two_tasks_are_counted(tmp_path):
+    study = study_of(axis={"ood": [{"dataset": "after", "least": 3, "most": 4}]})
+    paths = Flat("tiny", str(tmp_path))
+    cell.make_data(study, paths, "mini", 0)
+    summary = json.loads(Path(paths.data("mini", 0, "summary")).read_text())
+    asked: dict[str, set[str]] = {}
+    for name in ("pretrain-id", "pretrain-ood", "sft", "grpo", "test"):
+        for row in read(paths.data("mini", 0, name)):
+            asked.setdefault(str(row["prompt_ids"]), set()).add(row["task"])
+    twice = sum(len(tasks) > 1 for tasks in asked.values())
+    assert summary["overlap"]["prompts of more than one task"] == twice > 20
+
+
+def test_data_without_their_tokenizer_are_made_again(run):
+    study, paths = run
+    assert data_is_kept(study, paths, "mini", 0)
+    tokenizer = Path(paths.data("mini", 0, TOKENIZER))
+    content = tokenizer.read_text()
+    tokenizer.write_text(content + "\n")
+    assert not data_is_kept(study, paths, "mini", 0)
+    tokenizer.write_text(content)
+
+
+def test_the_workflow_makes_the_tokenizer_first(tmp_path):
+    tree = copy_code(tmp_path)
+    (tree / "src" / "grpo_origin" / "tasks" / "domains" / "letters.py").write_text(code())
+    axis = {key: value for key, value in LETTERS.items() if value is not ...} | {"mixed": []}
+    config = write_config(tree, axes={"mini": axis}, **CHANGES)
+    jobs = planned(tree, "--configfile", config)
+    assert jobs["tokenizer"] == 1
+    assert jobs["answers"] == 2  # a cell an OOD ratio
+    target = "results/tiny/mini/seed~0/data/test.parquet"
+    result = snakemake(tree, "--cores", "1", target, "--configfile", config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tree / "results/tiny/mini/seed~0/data/tokenizer/tokenizer.json").exists()
+    assert len(read(tree / target)) == 8
 
 
 def test_rewards_are_those_of_reference_and_verifier(run):
