@@ -80,6 +80,7 @@ def test_tokens_give_the_question_back():
         (SUMS | {"max_terms": 1}, "'chain_sum' refuses these options: max_terms must be >="),
         (SUMS | {"seed": 3}, "has no option 'seed'"),
         (WORDS | {"templates": [0, 32]}, "has no template 32"),
+        (WORDS | {"templates": 3}, "templates: write a list of numbers, not 3"),
         ({"dataset": "graph_color"}, "has no reference answers"),
         ({"dataset": "countdown"}, "its verifier may run what models write"),
     ],

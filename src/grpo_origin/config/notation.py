@@ -98,6 +98,14 @@ class DatasetTask(Section):
 
     dataset: str = Field(min_length=1, description="Name of the data set.")
 
+    @model_validator(mode="after")
+    def _check(self) -> DatasetTask:
+        for option, value in self.options.items():
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            if not all(isinstance(part, (str, int, float, bool)) for part in parts):
+                raise ValueError(f"{option}: write a plain value or a list of them, not {value!r}")
+        return self
+
     @property
     def options(self) -> dict[str, Any]:
         """The options as they were written."""

@@ -80,6 +80,10 @@ class TextDomain(Domain):
             problem = self.problem(task, number)
         except ConfigError as error:
             raise ConfigError(f"{split}: {error}") from None
+        except Exception as error:  # a generator may raise anything
+            raise ConfigError(
+                f"{split}: task '{task}' fails at problem {number}: {error!r}"
+            ) from None
         shown = f"{split}: task '{task}', of which {problem.question!r} is a problem,"
         if self.axis.completions == "worked" and not problem.worked:
             raise ConfigError(f"{shown} has no worked solutions: write completions: direct")

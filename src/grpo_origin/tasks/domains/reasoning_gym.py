@@ -107,15 +107,17 @@ def _data(key: Key) -> Any:
         raise ConfigError(
             f"data set {name!r} can't be used: its verifier may run what models write"
         )
-    templates = options.pop(TEMPLATES, None)
+    templates = options.pop(TEMPLATES, ())
+    good = _good_templates(kind) if name == TEMPLATED else ()
+    if not isinstance(templates, tuple):
+        raise ConfigError(f"{TEMPLATES}: write a list of numbers, not {templates!r}")
+    if odd := [number for number in templates if number not in good]:
+        raise ConfigError(f"{TEMPLATED} has no template {odd[0]!r} (from 0 to 99, some are broken)")
     size = 1 if name == TEMPLATED else LISTED_SIZE if name in LISTED else NUMBERS
     try:
         data = kind(config(**options, seed=0, size=size))
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"data set {name!r} refuses these options: {error}") from None
-    for number in templates or ():
-        if number not in _good_templates(kind):
-            raise ConfigError(f"{TEMPLATED} has no template {number!r} (from 0 to 99, some broken)")
     return data
 
 
@@ -131,6 +133,6 @@ def _datasets() -> dict[str, tuple[type, type]]:
     except ImportError as error:
         raise ConfigError(
             f"domain reasoning_gym needs a package that is not installed ({error.name}): "
-            "pip install 'grpo-origin[text]'"
+            "run make text, or pip install 'grpo-origin[text]'"
         ) from None
     return dict(reasoning_gym.factory.DATASETS)
