@@ -8,6 +8,7 @@ on the axis's own train problems, and how questions and answers are written as t
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import threading
 from abc import abstractmethod
@@ -28,6 +29,8 @@ from grpo_origin.tasks.world import generator
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job has one core
 
 NUMBERS = 2**30  # problems of a task that can be asked for by number; many are the same text
 TOKENIZER_TEXTS = 8000  # train problems a tokenizer is trained on: merges of 512 tokens settle
