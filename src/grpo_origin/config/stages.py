@@ -53,10 +53,10 @@ class AxisSettings(Section):
     )
     vocabulary: Whole = Field(
         512,
-        ge=300,
+        ge=263,
         le=65_536,
         description="Of text domains: tokens of the tokenizer trained on the axis's own text, at "
-        "most.",
+        "most; 263 are the bytes and the markers alone.",
     )
     id: Tasks = Field(
         description="ID tasks: pretraining, SFT, RL on ID prompts, ID test. A task is "

@@ -9,6 +9,7 @@ a base model, as `given` says.
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import threading
 from abc import abstractmethod
@@ -30,6 +31,8 @@ from grpo_origin.tasks.world import generator
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job has one core
 
 NUMBERS = 2**30  # problems of a task that can be asked for by number; many are the same text
 TOKENIZER_TEXTS = 8000  # train problems a tokenizer is trained on: merges of 512 tokens settle
