@@ -13,6 +13,7 @@ import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
+from bases import tiny_model
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.jobs.errors import NotFinite
 from grpo_origin.rl import callbacks
@@ -303,6 +304,18 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
     ]
     assert torch.allclose(*gradients, atol=1e-5)
     assert trainer._get_per_token_logps_and_entropies(*arguments)[1] is None
+
+
+def test_learned_positions_count_from_the_first_token_behind_the_padding():
+    """As when completions are drawn; rotary positions need not, so other models are given none."""
+    ids = torch.tensor([[9, 10, 11, 12]])
+    padded, seen = torch.cat([torch.zeros_like(ids), ids], 1), torch.tensor([[0] * 4 + [1] * 4])
+    learned = tiny_model("gpt2", 30).eval()
+    plain = learned(ids).logits
+    places = module._positions(learned, seen)
+    assert torch.allclose(learned(padded, attention_mask=seen, **places).logits[:, 4:], plain)
+    assert not torch.allclose(learned(padded, attention_mask=seen).logits[:, 4:], plain)
+    assert module._positions(tiny_model("llama", 30), seen) == {}
 
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     settings = study.settings
     source = study.source(axis, seed, paths)
     if source.tokenizer:
-        write_tokenizer(source, source.tokenizer)
+        write_tokenizer(source, source.tokenizer, study.base.folder if study.base else None)
     files: dict[str, str | Path] = {name: paths.data(axis, seed, name) for name in DATA_FILES}
     samples = settings.pretrain.samples
     counts = {"id": samples, "ood": ood_count(settings.pretrain.ood_pool, samples)}
@@ -83,10 +83,11 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     if stage.method and stage.trained_on:
         from grpo_origin.rl.stage import train_rl
 
-        how |= {"rl": settings.rl, "method": study.methods[stage.method]}
+        how |= {"rl": settings.rl, "method": study.methods[stage.method], "lora": settings.lora}
         train_rl(*inputs, stage.trained_on, *outputs, data=data, **how)
     elif name == "sft" and settings.sft:
-        sft(*inputs, *outputs, domain=data.domain, sft=settings.sft, **how)
+        how |= {"sft": settings.sft, "lora": settings.lora}
+        sft(*inputs, *outputs, domain=data.domain, **how)
     else:
         how |= {"model": settings.model, "pretrain": settings.pretrain}
         pretrain(*inputs, *outputs, domain=data.domain, ratio=ratio, **how)

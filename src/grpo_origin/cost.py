@@ -121,8 +121,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     are not here do little but start.
     """
     settings, theory = study.settings, study.settings.theory
-    vocabulary = _vocabulary(settings, *settings.axes)
-    own = matmul_parameters(settings.model, vocabulary)
+    own = _multiplying(study)
     a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
     per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
 
@@ -135,9 +134,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
 
     def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
         """Of a job with a model, which may be larger than the run's."""
-        return lambda member, job: (
-            seconds(member, job) * matmul_parameters(member.settings.model, vocabulary) / own
-        )
+        return lambda member, job: seconds(member, job) * _multiplying(member) / own
 
     def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
         return lambda member, job: units(member, job) / rate
@@ -195,6 +192,21 @@ def _vocabulary(settings: Settings, *axes: str) -> int:
     return max(domain_of(settings, axis).vocabulary_size for axis in axes)
 
 
+def _parameters(study: Study, *axes: str) -> int:
+    """Parameters of a model of these axes; of a base from outside, those in its files."""
+    if study.base:
+        return study.base.parameters
+    return parameters(study.settings.model, _vocabulary(study.settings, *axes))
+
+
+def _multiplying(study: Study) -> int:
+    """Those of them that multiply every token."""
+    if study.base:
+        return study.base.matmul_parameters
+    settings = study.settings
+    return matmul_parameters(settings.model, _vocabulary(settings, *settings.axes))
+
+
 def _pool(study: Study, job: Cell) -> float:
     settings = study.settings.pretrain
     return settings.samples + ood_count(settings.ood_pool, settings.samples)
@@ -226,8 +238,7 @@ def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
 
     def size(job: Cell) -> int:
         """Bytes of a job's model."""
-        settings = members[variant_of(job["place"])].settings
-        return FLOAT * parameters(settings.model, _vocabulary(settings, job["axis"]))
+        return FLOAT * _parameters(members[variant_of(job["place"])], job["axis"])
 
     models = [size(job) for rule in ("pretrain", "sft", "rl") for job in planned[rule]]
     pools = sum(
@@ -263,7 +274,7 @@ def plan(study: Study, rates: Rates, at_once: int = 100) -> dict[str, Any]:
     space = disk(study, rates, at_once)
     return {
         "run": settings.run,
-        "parameters": parameters(settings.model, _vocabulary(settings, *settings.axes)),
+        "parameters": _parameters(study, *settings.axes),
         "jobs": sum(count.values()),
         "stages": stages,
         "gpu_hours": totals["GPU"],
@@ -282,11 +293,12 @@ def find_rates(
     """Rates given, else those of an entry of the file.
 
     The entry is that of `scale`, or of the run's name, or the first that was measured with the same
-    model. Raises ConfigError, naming the options, if rates are missing.
+    model, which a base from outside is not. Raises ConfigError, naming the options, if rates are
+    missing.
     """
     entries = _entries(file)
     names = [name for name in (scale or settings.run,) if name in entries]
-    if not names and not scale:
+    if not names and not scale and not settings.pretrain.base:
         model = settings.model.model_dump()
         names = [
             name

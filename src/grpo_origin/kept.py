@@ -79,6 +79,7 @@ def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, 
             "sft_counts": study.sft_counts,
             "rl_prompts": study.rl_prompts,
             "test_prompts": settings.evaluation.prompts,
+            "base": study.base.digest if study.base and axis in study.grid.tokenized else None,
         },
         "code": code_fingerprint(
             *(PACKAGE / "data" / f"{name}.py" for name in DATA_WRITERS), _domain_file(study, axis)
@@ -92,9 +93,9 @@ def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str,
     from grpo_origin.training.numerics import choose_device, resolved
 
     settings, stage = study.settings, stage_of(name)
-    sections = ("world", "model", "pretrain", "sft", "rl")
+    sections = ("world", "model", "pretrain", "sft", "rl", "lora")
     values: dict[str, Any] = settings.model_dump(mode="json", include={*sections})
-    values |= {"seed": seed, "ratio": ratio}
+    values |= {"seed": seed, "ratio": ratio, "base": study.base.digest if study.base else None}
     device = choose_device(settings.numerics, settings.runtime.threads)
     values["numerics"] = resolved(settings.numerics, device)
     if stage.method:

@@ -37,7 +37,9 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
     settings = study.settings
     left_out = {"ratios", "theory", "mixed"}
     tasks = settings.axes[axis].model_dump(exclude=left_out)
-    origin = {"world": settings.world.model_dump(), "tasks": tasks}
+    origin: dict[str, Any] = {"world": settings.world.model_dump(), "tasks": tasks}
+    if axis in study.grid.tokenized:
+        origin["base"] = settings.pretrain.base  # whose tokenizer writes all data
     if name.startswith("data/"):
         return origin | _data(study, axis, name.removeprefix("data/"))
     numerics = {"numerics": settings.numerics.model_dump()}
@@ -46,7 +48,7 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
         return origin | numerics | own
     before = lineage(study, axis, study.previous(name))
     if name == "sft":
-        return {"from": before, "sft": settings.model_dump(include={"sft"})} | numerics
+        return {"from": before, "sft": settings.model_dump(include={"sft", "lora"})} | numerics
     stage = stage_of(name)
     method = study.methods[str(stage.method)]
     return {
@@ -55,6 +57,7 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
         "rl": method.settings(settings.rl).model_dump(),
         "method": {stage.method: method.model_dump()},
         "trained_on": stage.trained_on,
+        "lora": settings.model_dump(include={"lora"}),
     } | numerics
 
 

@@ -21,6 +21,8 @@ from grpo_origin.config.variants import CHANGED, spelled_out, variant_config
 from grpo_origin.data.source import Source
 from grpo_origin.rl.method import Method, load_methods, prompts_needed
 from grpo_origin.tasks.domain import check_axes, domain_of
+from grpo_origin.training.base import Base, find_base
+from grpo_origin.training.lora import check_peft
 
 # Modules that take seconds to import and that jobs need: local jobs are forked with them imported.
 PRELOADED = ("grpo_origin.rl.trainer", "grpo_origin.evaluation.mass", "snakemake.script", "pandas")
@@ -32,7 +34,8 @@ class Study:
 
     `variants` are those of the run, in their order; a variant has none itself. `sft_counts` are
     the samples of each split in the SFT set, whether there is an SFT stage or not, `least_prompts`
-    those of the run's RL prompt set, which a variant that needs no more shares.
+    those of the run's RL prompt set, which a variant that needs no more shares. `base` is the model
+    from outside that pretraining starts from, if any.
     """
 
     settings: Settings
@@ -41,6 +44,7 @@ class Study:
     sft_counts: Mapping[str, int] = field(default_factory=dict)
     least_prompts: int = 0
     variants: tuple[Study, ...] = ()
+    base: Base | None = None
 
     @cached_property
     def grid(self) -> Grid:
@@ -106,13 +110,28 @@ def open_study(config: Mapping[str, Any]) -> Study:
 
 def _open(config: Mapping[str, Any], variant: str = BASE, run: Study | None = None) -> Study:
     settings = load_settings(config)
-    methods = load_methods(settings)
+    base = _checked_base(settings) if settings.pretrain.base else None
+    methods = load_methods(settings, base)
     # Without an SFT stage its samples, those of the run for a variant, still are not RL's.
     own = settings.sft.counts if settings.sft else None
     counts = own or (run.sft_counts if run else SFTSettings().counts)
-    study = Study(settings, methods, variant, counts, run.rl_prompts if run else 0)
+    least = run.rl_prompts if run else 0
+    study = Study(settings, methods, variant, counts, least, base=base)
+    if settings.lora:
+        check_peft()
     check_axes(settings, study.rl_prompts, counts)
     return study
+
+
+def _checked_base(settings: Settings) -> Base:
+    """The base of the settings, which can be opened and knows the tokens of all axes."""
+    base = find_base(str(settings.pretrain.base), fetch=True)
+    base.check()
+    for axis in settings.axes:
+        domain = domain_of(settings, axis)
+        if not domain.trains_tokenizer:
+            base.check_tokens(domain.tokens.names, axis)
+    return base
 
 
 def _same(variant: Study, other: Study) -> bool:

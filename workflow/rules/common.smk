@@ -119,6 +119,12 @@ def settings_of(*sections):
     return values | {"job": lambda wildcards: dict(wildcards.items())}
 
 
+def base_of(wildcards):
+    """The base model from outside that a job's run or variant starts from, by name and content."""
+    base = member_of(wildcards).base
+    return {"name": base.name, "digest": base.digest} if base else None
+
+
 def axis_of(wildcards):
     """Tasks of an axis; ratios are no part of data, mixed splits part of the test prompts only."""
     left_out = {"ratios", "theory"} | (set() if wildcards.get("set") == "test" else {"mixed"})

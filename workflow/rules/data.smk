@@ -13,6 +13,7 @@ rule tokenizer:
     params:
         **settings_of("world"),
         axis=axis_of,
+        base=base_of,
         code=code_in_domain("tokenizer"),
     script:
         "../scripts/tokenizer.py"

@@ -13,6 +13,7 @@ rule pretrain:
     params:
         **settings_of("world", "model", "pretrain", "numerics"),
         axis=axis_of,
+        base=base_of,
         checkpoint=PATTERNS.checkpoint(**CELL, stage="pretrain"),
         code=code_in_domain("pretrain"),
     script:

@@ -22,7 +22,7 @@ rule rl:
     resources:
         **cluster("rl"),
     params:
-        **settings_of("world", "rl", "numerics"),
+        **settings_of("world", "rl", "lora", "numerics"),
         axis=axis_of,
         method=lambda wildcards: member_of(wildcards).methods[wildcards.method].model_dump(),
         checkpoint=PATTERNS.checkpoint(**CELL, stage=RL_STAGE),

@@ -11,7 +11,7 @@ rule sft:
     resources:
         **cluster("sft"),
     params:
-        **settings_of("world", "sft", "numerics"),
+        **settings_of("world", "sft", "lora", "numerics"),
         axis=axis_of,
         checkpoint=PATTERNS.checkpoint(**CELL, stage="sft"),
         code=code_in_domain("sft"),

@@ -1,7 +1,7 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake, "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config.stages import NumericsSettings, SFTSettings
+    from grpo_origin.config.stages import LoraSettings, NumericsSettings, SFTSettings
     from grpo_origin.data.source import Source
     from grpo_origin.training.loop import sft
 
@@ -13,6 +13,7 @@ with job(snakemake, "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wild
         params.checkpoint,
         domain=Source.of_job(snakemake).domain,
         sft=SFTSettings(**params.sft),
+        lora=LoraSettings(**params.lora) if params.lora else None,
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

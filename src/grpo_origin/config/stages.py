@@ -164,7 +164,7 @@ class OptimiserSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> OptimiserSettings:
-        if self.batch_size > self.samples:
+        if self.batch_size > self.samples > 0:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than samples ({self.samples})"
             )
@@ -172,16 +172,32 @@ class OptimiserSettings(Section):
 
 
 class PretrainSettings(OptimiserSettings):
-    """Pretraining from scratch: next-token loss on every token, one pass over fresh samples."""
+    """Pretraining: next-token loss on every token, one pass over fresh samples."""
 
+    base: str | None = Field(
+        None,
+        min_length=1,
+        description="A causal LM to start from instead of random weights: a model folder, or the "
+        "id of one on the Hugging Face hub; see docs/tasks.md. `model` says nothing then.",
+    )
     samples: Whole = Field(
-        32_000, ge=1, lt=10**9, description="Samples N, the same for every ratio (paper: 67M)."
+        32_000,
+        ge=0,
+        lt=10**9,
+        description="Samples N, the same for every ratio (paper: 67M); 0, with `base` only: that "
+        "model as it is.",
     )
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field(
         "1", description="OOD samples generated, as a share of N: no ratio can be larger."
     )
+
+    @model_validator(mode="after")
+    def _check_base(self) -> PretrainSettings:
+        if not self.samples and self.base is None:
+            raise ValueError("samples: 0 leaves random weights: name a pretrain.base, or ask for 1")
+        return self
 
     @property
     def steps(self) -> int:
@@ -217,6 +233,24 @@ class SFTSettings(OptimiserSettings):
     def steps(self) -> int:
         """Optimiser steps; the last batch of an epoch may be smaller."""
         return self.epochs * -(-self.samples // self.batch_size)
+
+
+class LoraSettings(Section):
+    """Adapters (LoRA, arXiv 2106.09685) that SFT and RL train in place of all weights.
+
+    They are merged into the weights when a stage is saved. Needs peft
+    (`pip install 'grpo-origin[lora]'`).
+    """
+
+    rank: Whole = Field(16, ge=1, le=65_536, description="Rank of each adapter (assumption).")
+    alpha: Number = Field(
+        32.0, gt=0, le=10**6, description="An adapter counts alpha / rank times (assumption)."
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="Names of the layers that get one, such as `[q_proj, v_proj]`; `all-linear`: "
+        "every linear layer but the output head.",
+    )
 
 
 class RLSettings(Section):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import AnyTask
 from grpo_origin.config.stages import AxisSettings, WorldSettings
 from grpo_origin.jobs.errors import ArtefactError
@@ -59,6 +60,8 @@ class Source:
         if self.tokenizer:
             try:
                 len(domain.tokens)
+            except ConfigError:  # of a base model, which no run made
+                raise
             except ValueError as error:
                 raise ArtefactError(self.tokenizer, str(error)) from None
         return domain
@@ -72,7 +75,10 @@ class Source:
         return generator(self.seed, *purpose)
 
 
-def write_tokenizer(source: Source, file: str | Path) -> None:
-    """Write the tokenizer of an axis and seed, whose domain trains one on its train problems."""
+def write_tokenizer(source: Source, file: str | Path, base: Path | None = None) -> None:
+    """Write the tokenizer of an axis and seed, whose domain trains one on its train problems.
+
+    Of a `base` model's folder that one instead, since a model reads no other.
+    """
     with atomic(file) as temporary:
-        replace(source, tokenizer=None).domain.make_tokenizer(temporary)
+        replace(source, tokenizer=base).domain.make_tokenizer(temporary)

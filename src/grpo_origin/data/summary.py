@@ -86,7 +86,7 @@ def write_summary(
             for name, content in contents.items()
         },
         "ood": {
-            ratio: {"samples": samples, "ood_samples": ood, "ood_share": ood / samples}
+            ratio: {"samples": samples, "ood_samples": ood, "ood_share": ood / max(samples, 1)}
             for ratio, ood in exposure.items()
         },
         "overlap": overlap

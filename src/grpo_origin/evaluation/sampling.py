@@ -154,9 +154,11 @@ def answers(
     room = 0 if domain.unique else max(map(len, table["completion_ids"].to_pylist()))
     prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(domain, "answer")
     beside, pad = {name: table[name].to_pylist() for name in domain.columns}, domain.tokens.pad
+    eos = domain.tokens.eos
 
     def right(numbers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        written = [[int(token) for token in row if token != pad] for row in drawn]
+        ended = [row[: row.index(eos) + 1] if eos in row else row for row in drawn.tolist()]
+        written = [[token for token in row if token != pad or pad == eos] for row in ended]
         asked = [prompts[i] for i in numbers], written, [names[i] for i in numbers]
         of_prompts = {name: [values[i] for i in numbers] for name, values in beside.items()}
         return np.array(reward(*asked, **of_prompts)) == 1

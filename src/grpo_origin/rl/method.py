@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from grpo_origin.config.schema import Settings
     from grpo_origin.rl.trainer import MethodHooks
+    from grpo_origin.training.base import Base
 
 
 @dataclass
@@ -291,23 +293,27 @@ def find(name: str) -> type[Method]:
     raise ValueError(f"methods/{name}.py defines no subclass of Method")
 
 
-def load_methods(settings: Settings) -> dict[str, Method]:
+def load_methods(settings: Settings, base: Base | None = None) -> dict[str, Method]:
     """The methods of a run by name, their settings checked against the run's.
 
+    `base` is the model from outside that it starts from, with tokenizer and context of its own.
     Raises ConfigError for an unknown method or setting, for one that can't run with the `rl`
     section, and for one that needs longer sequences than the model's context.
     """
     loaded: dict[str, Method] = {}
+    longest, where = settings.model.context, "model.context"
+    if base:
+        longest, where = base.context or sys.maxsize, "the context of pretrain.base"
     for name, values in settings.methods.items():
         loaded[name] = _load(name, values, settings.rl)
         for axis, tasks in settings.axes.items():
-            domain = domain_of(settings, axis)
+            domain = domain_of(settings, axis, base.folder if base else None)
             for task in (*tasks.id, *tasks.ood):
                 tokens = loaded[name].tokens(*domain.lengths(task))
-                if tokens > settings.model.context:
+                if tokens > longest:
                     raise ConfigError(
                         f"axes.{axis}: task '{task}' needs {tokens} tokens under {name}, "
-                        f"more than model.context ({settings.model.context})"
+                        f"more than {where} ({longest})"
                     )
     return loaded
 

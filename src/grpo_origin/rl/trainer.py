@@ -7,6 +7,7 @@ and what a method changes of it is the method's (`methods`). Knows nothing of ev
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,8 @@ from grpo_origin.tasks.rewards import TaskReward
 from grpo_origin.training.numerics import FiniteGuard
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from grpo_origin.training.model import Decoder
 
     OnlineTrainer = GRPOTrainer
@@ -162,6 +165,7 @@ class MethodHooks(OnlineTrainer):
                 attention_mask=attention_mask,
                 use_cache=False,
                 logits_to_keep=logits_to_keep + 1,
+                **_positions(model, attention_mask),
             ).logits
         drawn, masked = (
             input_ids[:, -logits_to_keep:, None],
@@ -175,6 +179,18 @@ class MethodHooks(OnlineTrainer):
             -(every.exp() * every).sum(-1).masked_fill(masked, 0) if compute_entropy else None
         )
         return log_probs, entropies, None
+
+
+def _positions(model: Any, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Positions (B, T) from the first token behind the padding on, for a model that learned them.
+
+    Rotary ones need none, since the distance of tokens is all that counts.
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rotary = getattr(bare.config, "rope_parameters", None) is not None
+    if rotary or "position_ids" not in inspect.signature(type(bare).forward).parameters:
+        return {}
+    return {"position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0)}
 
 
 class TokenGRPOTrainer(MethodHooks, GRPOTrainer):
@@ -215,10 +231,12 @@ def make_trainer(
     guard: FiniteGuard,
     callbacks: Sequence[TrainerCallback] = (),
     memory: dict[str, Any] | None = None,
+    adapters: LoraConfig | None = None,
 ) -> MethodHooks:
     """TRL's trainer for a method, its hooks in place; `rl` is what the method makes of the section.
 
     `dataset` has the columns of `stage.prompt_dataset`; `folder` is for the trainer's own files.
+    With `adapters` these are trained, and the reference is the model without them.
     """
     longest = max(map(len, dataset["gold"]))
     trainer = TRAINERS[method.trainer].trainer(
@@ -231,6 +249,7 @@ def make_trainer(
         method=method,
         guard=guard,
         memory=memory,
+        peft_config=adapters,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -25,7 +25,7 @@ from grpo_origin.config.stages import AxisSettings, WorldSettings
 from grpo_origin.tasks import domains
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from grpo_origin.config.schema import Settings
 
@@ -201,7 +201,7 @@ class Domain(ABC):
         """The tokens that models of this axis and seed read and write."""
 
     @abstractmethod
-    def build_tokenizer(self) -> PreTrainedTokenizerFast:
+    def build_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer as a Hugging Face object, for saving beside a model; pads on the left."""
 
     def make_tokenizer(self, file: str | Path) -> None:
@@ -241,22 +241,23 @@ def closest(name: str, known: Sequence[str]) -> str:
 MOST_LISTED = 20  # names that fit a line
 
 
-def domain_of(settings: Settings, axis: str) -> Domain:
+def domain_of(settings: Settings, axis: str, tokenizer: Path | None = None) -> Domain:
     """The domain of an axis in the world of the run's first seed; its tasks are checked.
 
-    Raises ConfigError, which names the axis.
+    `tokenizer` is the folder of a base's, which text domains use. Raises ConfigError, which names
+    the axis.
     """
     try:
         chosen = settings.axes[axis].model_dump_json()
-        return _checked(settings.world.model_dump_json(), chosen, settings.seeds[0])
+        return _checked(settings.world.model_dump_json(), chosen, settings.seeds[0], tokenizer)
     except ConfigError as error:
         raise ConfigError(f"axes.{axis}: {error}") from None
 
 
 @cache
-def _checked(world: str, axis: str, seed: int) -> Domain:
-    settings = AxisSettings.model_validate_json(axis)
-    domain = find(settings.domain)(WorldSettings.model_validate_json(world), settings, seed)
+def _checked(world: str, axis: str, seed: int, tokenizer: Path | None) -> Domain:
+    settings, of = AxisSettings.model_validate_json(axis), WorldSettings.model_validate_json(world)
+    domain = find(settings.domain)(of, settings, seed, tokenizer)
     domain.check()
     return domain
 

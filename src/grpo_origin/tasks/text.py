@@ -2,7 +2,8 @@
 
 A subclass gives the n-th problem of a task, a question with its answer, and says whether an answer
 is right. Here are the rest: the split by a hash of the question, a byte-level BPE tokenizer trained
-on the axis's own train problems, and how questions and answers are written as tokens.
+on the axis's own train problems, and how questions and answers are written as tokens; with that of
+a base model, as `given` says.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import numpy as np
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import SPLITS, AnyTask, DatasetTask, shares
 from grpo_origin.tasks.domain import Domain, Padded, Problems, Rendered, Tokens
+from grpo_origin.tasks.given import GivenText, is_given
 from grpo_origin.tasks.tokenizer import ANSWER, BOS, EOS, PAD, SOLVE, SPECIAL, THINK
 from grpo_origin.tasks.world import generator
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job has one core
 
@@ -92,6 +94,8 @@ class TextDomain(Domain):
             raise ConfigError(f"{shown} has no worked solutions: write completions: direct")
         if not self._right(task, number, problem.answer):
             raise ConfigError(f"{shown} has a verifier that rejects its answer {problem.answer!r}")
+        if self._given:
+            self._given.check(problem.question, problem.answer, problem.worked)
 
     def lengths(self, task: AnyTask) -> tuple[int, int]:
         rng = generator(self.seed, "lengths", str(task))
@@ -151,15 +155,24 @@ class TextDomain(Domain):
 
     def rendered(self, task: AnyTask, problems: Problems) -> Rendered:
         of_task = [self._of(task, number) for number in problems]
+        beside = {"problem": np.asarray(problems)}
+        if self._given:
+            questions, gold, solutions = ([p[i] for p in of_task] for i in range(3))
+            completions = self._given.completions(gold, solutions)
+            return Rendered(
+                Padded.of(self._given.prompts(questions)), Padded.of(completions), beside
+            )
         prompts = [[BOS, *ids, SOLVE] for ids in self._encoded(p.question for p in of_task)]
         answers = [[ANSWER, *ids, EOS] for ids in self._encoded(p.answer for p in of_task)]
         if self.axis.completions == "worked":
             worked = self._encoded(p.worked for p in of_task)
             answers = [[THINK, *ids, *end] for ids, end in zip(worked, answers, strict=True)]
-        return Rendered(Padded.of(prompts), Padded.of(answers), {"problem": np.asarray(problems)})
+        return Rendered(Padded.of(prompts), Padded.of(answers), beside)
 
     def count_test(self, task: str, prompts: Padded) -> int:
         rows = zip(prompts.ids, prompts.lengths, strict=True)
+        if self._given:
+            return sum(self._is_test(self._given.question(ids[:n].tolist())) for ids, n in rows)
         # All but <bos> and <solve>; without the special tokens that would be decoded as nothing.
         texts = self._core.decode_batch([ids[1 : n - 1].tolist() for ids, n in rows])
         return sum(map(self._is_test, texts))
@@ -198,6 +211,8 @@ class TextDomain(Domain):
 
     def answer(self, completion: Sequence[int]) -> str | None:
         """The final answer that a completion (token list) gives; None if it gives none."""
+        if self._given:
+            return self._given.answer(completion)
         ids = list(completion)
         if ANSWER not in ids or ids[-1] != EOS:
             return None
@@ -223,7 +238,17 @@ class TextDomain(Domain):
         return self.axis.vocabulary
 
     @cached_property
+    def _given(self) -> GivenText | None:
+        """How texts are written with a base model's tokenizer, where that is the tokenizer."""
+        place = self.tokenizer_file
+        if place is None or not is_given(place):
+            return None
+        return GivenText(place, worked=self.axis.completions == "worked")
+
+    @cached_property
     def tokens(self) -> Tokens:
+        if self._given:
+            return self._given.tokens
         names = tuple(map(self._shown, range(self._core.get_vocab_size())))
         return Tokens(names, BOS, EOS, PAD, (THINK, ANSWER))
 
@@ -233,7 +258,9 @@ class TextDomain(Domain):
         known = text if "\ufffd" not in text else self._core.id_to_token(token) or ""
         return known.replace(" ", "␣").replace("\n", "⏎")
 
-    def build_tokenizer(self) -> PreTrainedTokenizerFast:
+    def build_tokenizer(self) -> PreTrainedTokenizerBase:
+        if self._given:
+            return self._given.opened()
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast(
@@ -247,7 +274,10 @@ class TextDomain(Domain):
         )
 
     def make_tokenizer(self, file: str | Path) -> None:
-        self._trained().save(str(file))
+        if self._given:
+            self._given.save(file)
+        else:
+            self._trained().save(str(file))
 
     @cached_property
     def _core(self) -> Tokenizer:

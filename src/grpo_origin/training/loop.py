@@ -18,6 +18,7 @@ import torch
 
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import (
+    LoraSettings,
     ModelSettings,
     NumericsSettings,
     OptimiserSettings,
@@ -32,7 +33,9 @@ from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import Interrupted
 from grpo_origin.tasks.domain import Domain
 from grpo_origin.tasks.world import generator
-from grpo_origin.training.model import build_model, load_model
+from grpo_origin.training.base import find_base
+from grpo_origin.training.lora import adapted, merged
+from grpo_origin.training.model import build_model, load_model, open_base
 from grpo_origin.training.numerics import FiniteGuard, training_passes
 from grpo_origin.training.stage import training_stage
 
@@ -96,8 +99,9 @@ def targets_in(block: Block) -> int:
 
 
 def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -107,8 +111,13 @@ def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.opt
     )
 
 
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What is trained by name; of weights that are tied, one."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
 def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value.detach() for name, value in _trained(model).items()}
     for i, value in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in value.items()}
     return tensors
@@ -117,13 +126,9 @@ def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, to
 def _restore(
     model: torch.nn.Module, optimiser: torch.optim.AdamW, tensors: dict[str, torch.Tensor]
 ) -> None:
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): value
-            for name, value in tensors.items()
-            if name.startswith("model.")
-        }
-    )
+    with torch.no_grad():
+        for name, value in _trained(model).items():
+            value.copy_(tensors[f"model.{name}"])
     state = optimiser.state_dict()
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
@@ -210,7 +215,11 @@ def pretrain(
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
+    """Pretrain on the mixture of a ratio, from random weights or from a base, to `output`.
+
+    What is written is a model folder; without samples it holds the base as it is.
+    """
+    base = find_base(pretrain.base) if pretrain.base else None
     with training_stage(
         "pretrain",
         output,
@@ -224,12 +233,14 @@ def pretrain(
             "ratio": ratio,
             "model": model.model_dump(),
             "pretrain": pretrain.model_dump(),
+            "base": base.digest if base else None,
         },
     ) as training:
         if training is None:
             return
         mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, domain.seed)
-        network = build_model(model, domain.tokens, domain.seed)
+        tokens = domain.tokens
+        network = open_base(base, tokens) if base else build_model(model, tokens, domain.seed)
 
         def batch(step: int) -> list[Block]:
             start = step * pretrain.batch_size
@@ -262,14 +273,18 @@ def sft(
     sft: SFTSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
+    lora: LoraSettings | None = None,
 ) -> None:
-    """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`."""
+    """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`.
+
+    With `lora` adapters are trained, and merged into the weights that are written.
+    """
     with training_stage(
         "sft",
         output,
         checkpoint,
         domain=domain,
-        settings={"sft": sft.model_dump()},
+        settings={"sft": sft.model_dump(), "lora": lora.model_dump() if lora else None},
         inputs=[Path(source) / "model.safetensors", samples],
         code=[__file__],
         numerics=numerics,
@@ -279,6 +294,8 @@ def sft(
             return
         rows = Sequences(read_prompts(samples))
         network = load_model(source)
+        if lora:
+            network = adapted(network, lora, domain.seed)
         per_epoch = sft.steps // sft.epochs
 
         def batch(step: int) -> list[Block]:
@@ -300,4 +317,4 @@ def sft(
             training.checkpoint,
             training.guard,
         )
-        training.finish(network, log)
+        training.finish(merged(network) if lora else network, log)
