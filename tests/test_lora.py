@@ -91,8 +91,8 @@ def test_fresh_adapters_change_nothing_and_are_of_the_seed(cell):
 
 
 def test_bad_settings_are_refused_in_one_line(cell, monkeypatch):
-    with pytest.raises(ConfigError, match=r"lora\.targets") as caught:
-        adapted(load_model(cell / "sft"), LoraSettings(targets=["nowhere"]), 0)
+    with pytest.raises(ConfigError, match=r"lora\.targets: .*'nowhere' .*q_proj") as caught:
+        adapted(load_model(cell / "sft"), LoraSettings(targets=["q_proj", "nowhere"]), 0)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ConfigError, match="reset_reference_every"):
         tiny_study(rl={"reset_reference_every": 4}, **LORA)

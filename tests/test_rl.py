@@ -282,7 +282,7 @@ def test_the_training_log(cell):
 
 
 @pytest.mark.parametrize(("name", "trls"), [("grpo", GRPOTrainer), ("rloo", RLOOTrainer)])
-def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
+def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls, monkeypatch):
     trainer = trainer_of(cell, tmp_path, find(name)(), rl={"temperature": 0.7})
     tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))
     mask = torch.tensor(
@@ -304,6 +304,10 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
     ]
     assert torch.allclose(*gradients, atol=1e-5)
     assert trainer._get_per_token_logps_and_entropies(*arguments)[1] is None
+    monkeypatch.setattr(module, "LARGE", 0)  # then they are computed as TRL does
+    large = trainer._get_per_token_logps_and_entropies(*arguments, compute_entropy=True)
+    assert torch.equal(large[0], theirs[0])
+    assert torch.equal(large[1], theirs[1])
 
 
 def test_learned_positions_count_from_the_first_token_behind_the_padding():

@@ -101,7 +101,7 @@ def train_rl(
             guard=training.guard,
             callbacks=[curve],
             memory=memory,
-            adapters=lora_config(lora, data.seed) if lora else None,
+            adapters=lora_config(model, lora, data.seed) if lora else None,
         )
         if every := rl.reset_reference_every:
             trainer.add_callback(NewReference(trainer.ref_model, every, saved))

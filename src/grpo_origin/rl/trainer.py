@@ -49,6 +49,7 @@ LOGGED = {
 }
 
 
+LARGE = 4096  # tokens of a vocabulary whose logits of a whole batch are too many to hold
 SEEDS_APART = 1_000_003  # of rollouts of one world by `rl.seed`
 
 
@@ -152,33 +153,44 @@ class MethodHooks(OnlineTrainer):
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
-        **_: Any,
+        **more: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Log-probabilities and entropies (B, T) of the completions, 0 where masked.
 
         From the logits of these tokens alone. TRL's own way never holds all logits, scores the
-        prompt too, and is slower here, where a vocabulary has tens of words.
+        prompt too, and is slower where a vocabulary has tens of words: it is for large ones.
         """
+        places = _positions(model, attention_mask)
+        if model.config.get_text_config().vocab_size > LARGE and not places:
+            arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size)
+            log_probs, entropies, _ = super()._get_per_token_logps_and_entropies(
+                *arguments, compute_entropy=compute_entropy
+            )
+            return self._of_method(log_probs), entropies, None
         with self.accelerator.autocast():
             logits = model(
                 input_ids,
                 attention_mask=attention_mask,
                 use_cache=False,
                 logits_to_keep=logits_to_keep + 1,
-                **_positions(model, attention_mask),
+                **places,
             ).logits
         drawn, masked = (
             input_ids[:, -logits_to_keep:, None],
             attention_mask[:, -logits_to_keep:] == 0,
         )
         every = torch.log_softmax(logits[:, :-1].float() / self.temperature, -1)
-        log_probs = every.gather(-1, drawn)[..., 0].masked_fill(masked, 0)
-        if self.training_batch is not None:
-            log_probs = self.method.log_probs(log_probs, self.training_batch)
+        log_probs = self._of_method(every.gather(-1, drawn)[..., 0].masked_fill(masked, 0))
         entropies = (
             -(every.exp() * every).sum(-1).masked_fill(masked, 0) if compute_entropy else None
         )
         return log_probs, entropies, None
+
+    def _of_method(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """What the method makes of log-probabilities (B, T) in a loss."""
+        if self.training_batch is None:
+            return log_probs
+        return self.method.log_probs(log_probs, self.training_batch)
 
 
 def _positions(model: Any, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:

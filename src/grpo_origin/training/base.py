@@ -53,7 +53,7 @@ class Base:
     @property
     def _text(self) -> dict[str, Any]:
         """The part of the config that is of the language model."""
-        return {**self.config, **self.config.get("text_config", {})}
+        return {**self.config, **(self.config.get("text_config") or {})}
 
     @property
     def context(self) -> int | None:
@@ -143,7 +143,7 @@ class Base:
             )
         if "quantization_config" in self.config:
             raise self.error("its weights are quantised, which can't be trained: name the original")
-        if "auto_map" in self.config and not _known_type(str(self.config.get("model_type"))):
+        if self.config.get("auto_map") and not _known_type(str(self.config.get("model_type"))):
             raise self.error(
                 "it needs code of its own (auto_map), which is never run: name a model of an "
                 "architecture that transformers has"

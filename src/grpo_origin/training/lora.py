@@ -18,18 +18,24 @@ if TYPE_CHECKING:
     from grpo_origin.training.model import Decoder
 
 
-def lora_config(settings: LoraSettings, seed: int) -> LoraConfig:
-    """The adapters as peft's settings; what it draws next is of the seed alone.
+def lora_config(model: Decoder, settings: LoraSettings, seed: int) -> LoraConfig:
+    """The adapters of a model as peft's settings; what it draws next is of the seed alone.
 
     Without dropout, so that a resumed run repeats an undisturbed one. Raises ConfigError if peft is
-    not installed.
+    not installed, or the model has no layer of a name in `targets`.
     """
     check_peft()
     import torch
     from peft import LoraConfig
 
-    torch.manual_seed(seed)
     targets = settings.targets
+    if not isinstance(targets, str):
+        linear = [name for name, x in model.named_modules() if isinstance(x, torch.nn.Linear)]
+        known = {name.rpartition(".")[2] for name in linear}
+        if odd := [name for name in targets if name not in known]:
+            has = ", ".join(sorted(known))
+            raise ConfigError(f"lora.targets: the model has no layer {odd[0]!r} (it has: {has})")
+    torch.manual_seed(seed)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -39,17 +45,11 @@ def lora_config(settings: LoraSettings, seed: int) -> LoraConfig:
 
 
 def adapted(model: Decoder, settings: LoraSettings, seed: int) -> Any:
-    """The model with fresh adapters, which alone are trained: nothing is changed by them yet.
-
-    Raises ConfigError if it has no layer of the names in `targets`.
-    """
+    """The model with fresh adapters, which alone are trained: nothing is changed by them yet."""
+    config = lora_config(model, settings, seed)
     from peft import get_peft_model
 
-    config = lora_config(settings, seed)
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from None
+    return get_peft_model(model, config)
 
 
 def merged(model: Any) -> Decoder:
