@@ -196,7 +196,7 @@ class PretrainSettings(OptimiserSettings):
     @model_validator(mode="after")
     def _check_base(self) -> PretrainSettings:
         if not self.samples and self.base is None:
-            raise ValueError("samples: 0 leaves random weights: name a pretrain.base, or ask for 1")
+            raise ValueError("samples: 0 leaves random weights: set pretrain.base, or ask for more")
         return self
 
     @property
