@@ -135,8 +135,6 @@ def run_cell(part: Part, study: Study) -> None:
 
 def train(study: Study, paths: Paths, name: str) -> dict[str, Any]:
     """Train a stage; what it took, and for RL its learning curve."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()  # this process has had other stages
     train_stage(study, paths, AXIS, 0, RATIO, name)
     folder = Path(paths.stage(AXIS, 0, RATIO, name))
     record = read_yaml(folder / PROVENANCE)

@@ -45,6 +45,24 @@ def test_every_configuration_is_valid(name):
     assert settings.run == ("laptop" if name == "config.yaml" else name.removesuffix(".yaml"))
 
 
+def test_the_cell_at_the_papers_width_has_the_papers_model_and_the_default_runs_data():
+    """So docs/paper-scale.md may set it beside the default run's cell."""
+    paper, cell = (
+        read_settings(DEFAULT, REPO / "config" / name) for name in ("paper.yaml", "paper-cpu.yaml")
+    )
+    default = read_settings(DEFAULT)
+    assert cell.model == paper.model
+    assert set(cell.seeds) <= set(default.seeds)
+    assert set(cell.axis_ratios("depth")) <= set(default.axis_ratios("depth"))
+    same = {"world": {}, "evaluation": {"prompts"}, "sft": {"samples"}}
+    same["pretrain"] = {"samples", "ood_pool"}
+    for section, keys in same.items():
+        ours, theirs = (getattr(run, section).model_dump() for run in (cell, default))
+        assert all(ours[key] == theirs[key] for key in keys or ours), section
+    tasks = [(run.axes["depth"].id, run.axes["depth"].ood) for run in (cell, default)]
+    assert tasks[0] == tasks[1]
+
+
 @pytest.mark.parametrize("name", ["config", "reference"])
 def test_an_absence_on_every_axis_can_be_supported_with_the_seeds_of_a_run(name):
     """All seeds agreeing: 2^-n, times the rows of the family (docs/protocol.md)."""

@@ -73,8 +73,12 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     names = [stage.name for stage in study.grid.stages]
     if name not in names:
         raise ValueError(f"this run has no stage {name!r} (it has: {', '.join(names)})")
+    import torch
+
     from grpo_origin.training.loop import pretrain, sft
 
+    if torch.cuda.is_initialized():  # by a stage before this one, whose memory is not this one's
+        torch.cuda.reset_peak_memory_stats()
     settings, stage = study.settings, stage_of(name)
     inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     outputs = paths.stage(axis, seed, ratio, name), paths.checkpoint(axis, seed, ratio, name)
