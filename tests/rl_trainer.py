@@ -13,10 +13,9 @@ from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import Method, Rollout
 from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
 from grpo_origin.rl.trainer import MethodHooks, make_trainer
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import FiniteGuard
-from helpers import run_stage, tiny, weights_hash
+from helpers import run_stage, strings, tiny, weights_hash
 
 CPU = torch.device("cpu")
 STAGE = "grpo~ood"
@@ -36,12 +35,13 @@ def trainer_of(
     """
     settings = tiny(**{key: value for key, value in changes.items() if key != "rl"})
     prompts = ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
+    domain = strings()
     rl = RLSettings.model_validate(settings.rl.model_dump() | changes.get("rl", {}))
     return make_trainer(
         method,
         load_model(cell / "sft"),
-        prompt_dataset(pa.concat_tables([prompts] * repeats)),
-        world=World(8, 0),
+        prompt_dataset(pa.concat_tables([prompts] * repeats), domain.tokens),
+        domain=domain,
         rl=method.settings(rl),
         numerics=settings.numerics,
         device=device,

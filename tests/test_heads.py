@@ -113,7 +113,7 @@ def study():
 def file(study, tmp_path_factory):
     """What the job leaves of a tiny cell whose model has not learnt anything."""
     root, source = tmp_path_factory.mktemp("heads"), source_of(study)
-    save_model(build_model(study.model, source.world, 0), source.world, root / "pretrain")
+    save_model(build_model(study.model, source.domain.tokens, 0), source.domain, root / "pretrain")
     write_test(source, 8, root / "test.parquet")
     for name in ("one", "again"):
         torch.manual_seed(len(name))  # whatever was drawn before
@@ -151,7 +151,7 @@ def test_representations_are_in_the_order_of_the_rows(study):
 
     table = train_prompts(source, "id", 12, "order")
     examples = Examples.of(table, source, position=2)
-    model = Head(build_model(study.model, source.world, 0), 8).eval()
+    model = Head(build_model(study.model, source.domain.tokens, 0), 8).eval()
     with torch.no_grad():
         together = model.represent(examples.rows, examples.all, torch.device("cpu"))
         for row in range(12):

@@ -11,7 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from bases import string_base
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.table_files import make_table
 from grpo_origin.config.fields import ConfigError
@@ -27,6 +29,7 @@ from grpo_origin.jobs.files import read_table
 from grpo_origin.lineage import jobs
 from grpo_origin.partial import sources_of
 from grpo_origin.report.figures import ENTRIES, figures_of
+from grpo_origin.rl.heads import Head
 from grpo_origin.study import read_study
 from grpo_origin.tasks.split import is_test
 from grpo_origin.training.model import build_model, save_model
@@ -64,18 +67,18 @@ def test_a_ridge_probe_is_the_hand_computed_one():
     assert probe.read(np.array([[2.0, 0.0], [4.5, 7.0]])).tolist() == [[0], [1]]
 
 
-def test_states_are_those_of_the_trace_whatever_the_alphabet(world):
+def test_states_are_those_of_the_trace_whatever_the_alphabet():
     source = source_of(
         tiny(axes={"mini": {"id": ["trav;2;A", "shift trav;2;A"], "ood": ["trav shift;3;B"]}})
     )
     tables = [train_prompts(source, split, 40, "x") for split in ("id", "ood")]
     table = pa.concat_tables(tables).unify_dictionaries()
-    states = states_of(table, world)
+    world, states = source.domain.world, states_of(table, source.domain)
     assert states.shape == (80, 3, 3)  # two steps, the answer; three positions
     first = world.successor[: world.nodes]
     starts = [np.array(row[1:-1]) for row in table["prompt_ids"].to_pylist()]
     for row, (task, ids) in enumerate(zip(table["task"].to_pylist(), starts, strict=True)):
-        spell = (ids - source.vocabulary.first_element) % world.nodes
+        spell = (ids - source.domain.vocabulary.first_element) % world.nodes
         a, b, c = spell[0], spell[1], spell[2] if "3" in task else None
         expected = {
             "trav;2;A": [[first[a], first[b], NONE], [NONE] * 3, [first[a], first[b], NONE]],
@@ -93,7 +96,7 @@ def test_prompts_are_of_train_strings_in_equal_shares_and_the_same_again(source)
     assert not one.equals(other)
     assert pd.Series(one["task"].to_pylist()).value_counts().tolist() == [21, 20]
     elements = np.array([row[1:3] for row in one["prompt_ids"].to_pylist()])
-    base = elements - source.vocabulary.first_element
+    base = elements - source.domain.vocabulary.first_element
     assert not is_test(base.astype(np.int16), source.world_settings.test_fraction).any()
 
 
@@ -138,7 +141,7 @@ def test_whoever_reads_the_string_reads_every_state_of_one_traversal():
     axis = {"id": ["trav trav;2;A"], "ood": ["trav;2;A"]}
     source = source_of(tiny(axes={"mini": axis | {"mixed": []}}))
     known, asked = prompts(source), prompts(source, "asked")
-    features = tuple(part.tokens(6, len(source.vocabulary)) for part in (known, asked))
+    features = tuple(part.tokens(6, source.domain.tokens) for part in (known, asked))
     table = read(known, asked, features)
     own = table[(table["fitted_on"] == "id") & (table["split"] == "id")]
     assert (own["accuracy"] == 1).all()  # of one task: every step, and the answer
@@ -150,15 +153,13 @@ def test_hidden_states_are_those_of_the_last_token_in_the_order_of_rows(source):
     table = pa.concat_tables([train_prompts(source, s, 30, "x") for s in ("id", "ood")])
 
     class Fake(SimpleNamespace):
-        config = SimpleNamespace(num_hidden_layers=1, hidden_size=2)
-
         def to(self, device):
             return self
 
         def eval(self):
             return self
 
-        def model(self, input_ids, **_):
+        def base_model(self, input_ids, **_):
             place = torch.arange(input_ids.shape[1]).expand_as(input_ids)
             layer = torch.stack([input_ids[:, 1:2].expand_as(input_ids), place], -1).float()
             return SimpleNamespace(hidden_states=(layer, 2 * layer))
@@ -169,6 +170,16 @@ def test_hidden_states_are_those_of_the_last_token_in_the_order_of_rows(source):
     np.testing.assert_array_equal(states[1], 2 * states[0])
 
 
+def test_a_base_of_another_architecture_has_states_and_takes_a_head(source, tmp_path):
+    base = string_base(tmp_path / "base", "gpt2")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    rows = Sequences(train_prompts(source, "id", 6, "x"))
+    states = end_states(model, rows, 4, torch.device("cpu"))
+    assert states.shape == (2, 6, 32)
+    held = Head(model, 8).represent(rows, np.arange(6), torch.device("cpu"))
+    np.testing.assert_allclose(states[-1], held.detach(), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A tiny cell: its study, paths, and three models that have not learnt anything."""
@@ -177,8 +188,8 @@ def models(tmp_path_factory):
     paths, cell = Paths("tiny", str(root)), {"axis": "mini", "seed": 0, "ratio": "0.25"}
     source = source_of(study.settings)
     for number, stage in enumerate(STAGES):
-        model = build_model(study.settings.model, source.world, number)
-        save_model(model, source.world, paths.stage(**cell, stage=stage))
+        model = build_model(study.settings.model, source.domain.tokens, number)
+        save_model(model, source.domain, paths.stage(**cell, stage=stage))
     write_test(source, 8, paths.data("mini", 0, "test"))
     return study, paths, cell
 

@@ -20,16 +20,16 @@ from grpo_origin.config.fields import ConfigError, Section
 from grpo_origin.config.grid import Cell
 from grpo_origin.config.notation import SPLITS, ood_count
 from grpo_origin.config.paths import variant_of
-from grpo_origin.config.representation import HEADS
 from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
-from grpo_origin.tasks.tokenizer import Vocabulary
+from grpo_origin.tasks.domain import domain_of
 
 START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
+    "tokenizer": "data",
     "pretraining_data": "data",
     "prompts": "data",
     "data_summary": "data",
@@ -116,8 +116,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     rl          the method's steps, each as long as one of plain GRPO with as many completions:
                 short for methods that draw more
     evaluate    test prompts of all splits x models of a cell
-    probes      prompts fitted and tested on x models of a cell, a pass and the fits each: as long
-                as two evaluations
+    probes      twice, for the fits, prompts fitted and tested on x models of a cell
     representation  prompts of all kinds of training, each as long as an SFT sample
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
     sampling    completions, as those of steps: too long, since sampling trains nothing
@@ -126,8 +125,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     are not here do little but start.
     """
     settings, theory = study.settings, study.settings.theory
-    vocabulary = len(Vocabulary(settings.world.nodes))
-    own = matmul_parameters(settings.model, vocabulary)
+    own = _multiplying(study)
     a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
     per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
 
@@ -140,9 +138,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
 
     def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
         """Of a job with a model, which may be larger than the run's."""
-        return lambda member, job: (
-            seconds(member, job) * matmul_parameters(member.settings.model, vocabulary) / own
-        )
+        return lambda member, job: seconds(member, job) * _multiplying(member) / own
 
     def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
         return lambda member, job: units(member, job) / rate
@@ -197,6 +193,26 @@ def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
     return guess
 
 
+def _vocabulary(settings: Settings, *axes: str) -> int:
+    """Tokens of a model of these axes: of the one with most."""
+    return max(domain_of(settings, axis).vocabulary_size for axis in axes)
+
+
+def _parameters(study: Study, *axes: str) -> int:
+    """Parameters of a model of these axes; of a base from outside, those in its files."""
+    if study.base:
+        return study.base.parameters
+    return parameters(study.settings.model, _vocabulary(study.settings, *axes))
+
+
+def _multiplying(study: Study) -> int:
+    """Those of them that multiply every token."""
+    if study.base:
+        return study.base.matmul_parameters
+    settings = study.settings
+    return matmul_parameters(settings.model, _vocabulary(settings, *settings.axes))
+
+
 def _pool(study: Study, job: Cell) -> float:
     settings = study.settings.pretrain
     return settings.samples + ood_count(settings.ood_pool, settings.samples)
@@ -218,19 +234,14 @@ def _evaluated(study: Study, job: Cell) -> float:
 
 
 def _probed(study: Study, job: Cell) -> float:
-    settings, probes = study.settings, study.settings.probes
-    tasks = sum(len(settings.axes[job["axis"]].tasks(split)) for split in SPLITS)
-    fitted = probes.prompts * tasks if probes else 0
-    tested = len(SPLITS) * settings.evaluation.prompts
-    return 2 * (fitted + tested) * len(study.grid.stages)
+    settings, axis = study.settings, study.settings.axes[job["axis"]]
+    fitted = settings.probes.prompts * len((*axis.id, *axis.ood)) if settings.probes else 0
+    return 2 * (fitted + len(SPLITS) * settings.evaluation.prompts) * len(study.grid.stages)
 
 
 def _of_heads(study: Study, job: Cell) -> float:
     heads = study.settings.representation
-    if not heads:
-        return 0
-    trained = len(HEADS) * len(SPLITS) * heads.steps * heads.prompts_per_step
-    return heads.linear_prompts + trained
+    return heads.shown if heads else 0
 
 
 def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
@@ -244,8 +255,7 @@ def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
 
     def size(job: Cell) -> int:
         """Bytes of a job's model."""
-        settings = members[variant_of(job["place"])].settings
-        return FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
+        return FLOAT * _parameters(members[variant_of(job["place"])], job["axis"])
 
     models = [size(job) for rule in ("pretrain", "sft", "rl") for job in planned[rule]]
     pools = sum(
@@ -281,7 +291,7 @@ def plan(study: Study, rates: Rates, at_once: int = 100) -> dict[str, Any]:
     space = disk(study, rates, at_once)
     return {
         "run": settings.run,
-        "parameters": parameters(settings.model, len(Vocabulary(settings.world.nodes))),
+        "parameters": _parameters(study, *settings.axes),
         "jobs": sum(count.values()),
         "stages": stages,
         "gpu_hours": totals["GPU"],
@@ -300,11 +310,12 @@ def find_rates(
     """Rates given, else those of an entry of the file.
 
     The entry is that of `scale`, or of the run's name, or the first that was measured with the same
-    model. Raises ConfigError, naming the options, if rates are missing.
+    model, which a base from outside is not. Raises ConfigError, naming the options, if rates are
+    missing.
     """
     entries = _entries(file)
     names = [name for name in (scale or settings.run,) if name in entries]
-    if not names and not scale:
+    if not names and not scale and not settings.pretrain.base:
         model = settings.model.model_dump()
         names = [
             name

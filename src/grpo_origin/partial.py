@@ -115,6 +115,7 @@ def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
         betas=study.betas,
         budget=study.budget,
         demonstrations=study.demonstrations,
+        gold_tokens=study.gold_tokens,
     )
 
 

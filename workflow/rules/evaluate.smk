@@ -5,6 +5,7 @@ rule evaluate:
     input:
         stages=stages_of_cell,
         test=data_of("test"),
+        tokenizer=tokenizer_of,
     output:
         PATTERNS.evaluation(**CELL),
     log:
@@ -13,19 +14,22 @@ rule evaluate:
     resources:
         **cluster("evaluate"),
     params:
-        **settings_of("evaluation", "numerics"),
+        **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
         stages=stage_names,
         variant=lambda wildcards: member_of(wildcards).variant,
-        code=code_of("evaluate"),
+        code=code_in_domain("evaluate"),
     script:
         "../scripts/evaluate.py"
 
 
-# Only where a right answer counts whatever its trace, in the run and in variants: exact masses are of one trace.
+# Only where a right answer counts whatever its trace, in the run and in variants, or where more than
+# the reference completion may be right: exact masses are of one.
 rule answers:
     input:
         stages=stages_of_cell,
         test=data_of("test"),
+        tokenizer=tokenizer_of,
     output:
         PATTERNS.answers(**CELL),
     log:
@@ -35,9 +39,10 @@ rule answers:
         **cluster("evaluate"),
     params:
         **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
         stages=stage_names,
         variant=lambda wildcards: member_of(wildcards).variant,
-        code=code_of("answers"),
+        code=code_in_domain("answers"),
     script:
         "../scripts/answers.py"
 
@@ -48,6 +53,7 @@ rule completions:
         stages=[PATHS.stage(**CELL, stage=name) for name in GRID.shown_stages],
         test=PATHS.data(**GROUP, name="test"),
         evaluation=PATHS.evaluation(**CELL),
+        tokenizer=tokenizer_of,
     output:
         completions_of(PATHS, **CELL),
     log:
@@ -57,8 +63,9 @@ rule completions:
         **cluster("evaluate"),
     params:
         **settings_of("world", "numerics"),
+        axis=axis_of,
         stages=GRID.shown_stages,
-        code=code_of("completions"),
+        code=code_in_domain("completions"),
     script:
         "../scripts/completions.py"
 
@@ -68,6 +75,7 @@ rule probes:
     input:
         stages=[PATHS.stage(**CELL, stage=stage.name) for stage in GRID.stages],
         test=PATHS.data(**GROUP, name="test"),
+        tokenizer=tokenizer_of,
     output:
         probes_of(PATHS, **CELL),
     log:
@@ -79,7 +87,7 @@ rule probes:
         **settings_of("world", "probes", "evaluation", "numerics"),
         axis=axis_of,
         stages=[stage.name for stage in GRID.stages],
-        code=code_of("probes"),
+        code=code_in_domain("probes"),
     script:
         "../scripts/probes.py"
 
@@ -89,6 +97,7 @@ rule representation:
     input:
         model=PATHS.stage(**CELL, stage="pretrain"),
         test=PATHS.data(**GROUP, name="test"),
+        tokenizer=tokenizer_of,
     output:
         representation_of(PATHS, **CELL),
     log:
@@ -99,6 +108,6 @@ rule representation:
     params:
         **settings_of("world", "representation", "numerics"),
         axis=axis_of,
-        code=code_of("representation"),
+        code=code_in_domain("representation"),
     script:
         "../scripts/representation.py"

@@ -35,10 +35,12 @@ TRAINED_FOLDERS = [
     for variant, axis, seed, ratio, stage in TRAINED
 ]
 
-# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown.
+# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown,
+# tokens of right completions of OOD prompts before RL.
 BETAS = {variant: member.betas for variant, member in FAMILY.items()}
 BUDGETS = {variant: member.budget for variant, member in FAMILY.items()}
 DEMONSTRATIONS = {variant: member.demonstrations for variant, member in FAMILY.items()}
+GOLD_TOKENS = {variant: member.gold_tokens for variant, member in FAMILY.items()}
 
 
 rule tables:
@@ -111,6 +113,7 @@ rule claims:
         betas=BETAS,
         budgets=BUDGETS,
         demonstrations=DEMONSTRATIONS,
+        gold_tokens=GOLD_TOKENS,
         reference=content_fingerprint(REFERENCE[0]) if IS_COMPARED else None,
         code=code_of("claims"),
     script:

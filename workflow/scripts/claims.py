@@ -11,6 +11,7 @@ with job(snakemake, "claims"):
         params.betas,
         params.budgets,
         params.demonstrations,
+        params.gold_tokens,
         runs=inputs.runs,
         head_files=inputs.heads,
         reference=next(iter(inputs.reference), ""),

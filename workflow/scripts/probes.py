@@ -13,7 +13,7 @@ with job(snakemake, "probes {axis} seed~{seed} ood~{ratio}".format(**snakemake.w
         snakemake.output[0],
         axis=wildcards.axis,
         ratio=wildcards.ratio,
-        source=Source.of(params.world, params.axis, wildcards.seed),
+        source=Source.of_job(snakemake),
         probes=ProbeSettings(**params.probes),
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),

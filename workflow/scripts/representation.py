@@ -13,7 +13,7 @@ with job(snakemake, "representation {axis} seed~{seed} ood~{ratio}".format(**sna
         snakemake.output[0],
         axis=wildcards.axis,
         ratio=wildcards.ratio,
-        source=Source.of(params.world, params.axis, wildcards.seed),
+        source=Source.of_job(snakemake),
         representation=RepresentationSettings(**params.representation),
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),

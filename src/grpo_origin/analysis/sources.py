@@ -36,7 +36,8 @@ class Sources:
     `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
     weight of each method, in their order, 0 where the law says nothing of its objective, `budget`
     the completions that an RL stage samples, `demonstrations` the OOD samples that SFT is shown,
-    and `reference` the ledger that the run's is compared with, none if empty.
+    `gold_tokens` those that the stages before RL are trained on, by axis, ratio and stage, and
+    `reference` the ledger that the run's is compared with, none if empty.
     """
 
     evaluation_files: Files = ()
@@ -52,6 +53,7 @@ class Sources:
     betas: Mapping[str, float] = field(default_factory=dict)
     budget: int = 1
     demonstrations: int = 0
+    gold_tokens: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     reference: str | Path = ""
 
     @cached_property
@@ -209,14 +211,15 @@ def by_variant(
     betas: Mapping[str, Mapping[str, float]] | None = None,
     budgets: Mapping[str, int] | None = None,
     demonstrations: Mapping[str, int] | None = None,
+    gold_tokens: Mapping[str, Any] | None = None,
     **of_the_run: Any,
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
     `inputs` have evaluations, answers and training (folders), `params` places and answer_places
     (whose each of these is), trained (variant, axis, seed, ood_ratio, stage of each folder) and
-    claims (settings); `betas`, `budgets` and `demonstrations` are by variant; what else there is,
-    is of the run itself.
+    claims (settings); `betas`, `budgets`, `demonstrations` and `gold_tokens` are by variant; what
+    else there is, is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
@@ -236,6 +239,7 @@ def by_variant(
             betas=(betas or {}).get(name, {}),
             budget=(budgets or {}).get(name, 1),
             demonstrations=(demonstrations or {}).get(name, 0),
+            gold_tokens=(gold_tokens or {}).get(name, {}),
             **(of_the_run if name == BASE else {}),
         )
         for name in dict.fromkeys(owners)

@@ -90,12 +90,34 @@ def _leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:
     return leaderboard(variants)
 
 
+def _price(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.price import price
+
+    return price(variants)
+
+
+def _seed_price(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.price import seed_price
+
+    return seed_price(variants)
+
+
 def _outcome(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.outcome import read_model
     from grpo_origin.analysis.outcome_stages import outcome_table
 
     return outcome_table(sources.ran, read_model())
 
+
+_PRICE = {
+    "entry": (TEXT, "the stage before RL or the method, or `variant: ` and these"),
+    "pretrain_tokens": (NUMBER, "tokens of right completions of OOD prompts in pretraining"),
+    "sft_tokens": (NUMBER, "those in SFT, as often as they are seen"),
+    "rl_tokens": (NUMBER, "those that RL was shown, as often"),
+    "gold_tokens": (NUMBER, "all of them"),
+}
+_WAY = "entry axis ood_ratio stage method trained_on"
+_SEEN = "pretrain_tokens sft_tokens rl_tokens gold_tokens mass"
 
 STAGE_TABLES: dict[str, Table] = {
     "training": Table(
@@ -268,6 +290,28 @@ STAGE_TABLES: dict[str, Table] = {
             equal_verdict=(TEXT, "verdict at equal numbers of completions"),
         ),
         contrast=_leaderboard,
+    ),
+    "price": Table(
+        "claims",
+        "a way to an OOD mass, of the run or of a variant: what was shown, and what was reached",
+        columns(
+            f"{_WAY} seeds {_SEEN} low high",
+            **_PRICE,
+            mass=(NUMBER, "mean OOD mass, over seeds"),
+            low=(NUMBER, "lower end of its 95 % t interval"),
+            high=(NUMBER, "upper end of it"),
+        ),
+        contrast=_price,
+    ),
+    "seed_price": Table(
+        "claims",
+        "a seed behind a row of `price`",
+        columns(
+            f"entry axis ood_ratio seed stage method trained_on {_SEEN}",
+            **_PRICE,
+            mass=(NUMBER, "mean OOD mass"),
+        ),
+        contrast=_seed_price,
     ),
     "outcome": Table(
         "claims",

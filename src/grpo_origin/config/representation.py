@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from grpo_origin.config.fields import Count, Number, Rate, Section, Whole
+from grpo_origin.config.notation import SPLITS
 
 # Kinds of training of a head, in their order; the first is what the others are held against.
 HEADS = ("cross_entropy", "grpo_rm", "grpo_rm_sampled")
@@ -63,3 +64,8 @@ class RepresentationSettings(Section):
         description="A prompt to whose right output the linear head gives less has no correct "
         "mass: a group of 8 holds it with a chance below 1 %.",
     )
+
+    @property
+    def shown(self) -> int:
+        """Prompts that the linear head and all kinds of training on each split are shown."""
+        return self.linear_prompts + len(HEADS) * len(SPLITS) * self.steps * self.prompts_per_step

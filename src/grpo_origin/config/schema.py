@@ -31,6 +31,7 @@ from grpo_origin.config.representation import ProbeSettings, RepresentationSetti
 from grpo_origin.config.stages import (
     AxisSettings,
     EvaluationSettings,
+    LoraSettings,
     ModelSettings,
     NumericsSettings,
     PretrainSettings,
@@ -284,6 +285,9 @@ class Settings(Section):
         SFTSettings(), description="Supervised fine-tuning; null: RL starts from pretraining."
     )
     rl: RLSettings = Field(RLSettings(), description="RL.")
+    lora: LoraSettings | None = Field(
+        None, description="Adapters that SFT and RL train; null: they train all weights."
+    )
     methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(method_entries)] = Field(
         ("grpo",),
         validate_default=True,
@@ -298,8 +302,8 @@ class Settings(Section):
     ] = Field(
         {},
         description="The run with one thing changed, by name: changes to `model`, `pretrain`, "
-        "`sft`, `rl`, `methods`, `trained_on` or `numerics`, and lists `axes`, `ratios`, `seeds` "
-        "that it is limited to.",
+        "`sft`, `rl`, `lora`, `methods`, `trained_on` or `numerics`, and lists `axes`, `ratios`, "
+        "`seeds` that it is limited to.",
     )
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
@@ -322,6 +326,11 @@ class Settings(Section):
             for name in names:
                 if name in RESERVED[key]:
                     raise ValueError(f"{key}.{name}: this name is taken, use another one")
+        if self.lora and self.rl.reset_reference_every:
+            raise ValueError(
+                "rl.reset_reference_every: with lora the reference is the model without its "
+                "adapters, which can't change: set it to 0, or lora to null"
+            )
         for name, axis in self.axes.items():
             for ratio in self.axis_ratios(name):
                 if Decimal(ratio) > Decimal(self.pretrain.ood_pool):
@@ -329,16 +338,16 @@ class Settings(Section):
                         f"axes.{name}.ratios: {ratio} is larger than "
                         f"pretrain.ood_pool ({self.pretrain.ood_pool})"
                     )
+                if Decimal(ratio) > 0 and not self.pretrain.samples:
+                    raise ValueError(
+                        f"axes.{name}.ratios: {ratio} of no samples is none: pretrain.samples is "
+                        "0, so the one ratio is 0"
+                    )
                 if Decimal(ratio) > 0 and not ood_count(ratio, self.pretrain.samples):
                     raise ValueError(
                         f"axes.{name}.ratios: {ratio} of {self.pretrain.samples} samples rounds to "
                         "none: use 0 or a larger ratio"
                     )
-            shortest = min(task.length for task in (*axis.id, *axis.ood))
-            if self.representation and self.representation.position > shortest:
-                raise ValueError(
-                    f"representation.position: axes.{name} has strings of length {shortest}"
-                )
             tasks = max(len(axis.id), len(axis.ood))
             if self.evaluation.prompts < tasks:
                 raise ValueError(

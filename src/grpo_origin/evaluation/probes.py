@@ -34,7 +34,8 @@ from grpo_origin.evaluation.states import (
     train_prompts,
 )
 from grpo_origin.jobs.files import write_table
-from grpo_origin.tasks.tokenizer import PAD
+from grpo_origin.tasks.domain import Tokens
+from grpo_origin.tasks.states import state_values
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device
 
@@ -90,14 +91,14 @@ class Asked:
 
         table = pa.concat_tables(tables).unify_dictionaries()
         splits = np.array(table["split"].to_pylist())
-        return cls(Sequences(table), states_of(table, source.world), splits)
+        return cls(Sequences(table), states_of(table, source.domain), splits)
 
-    def tokens(self, width: int, vocabulary: int) -> np.ndarray:
-        """Which token stands where in each prompt, one-hot, float64 (rows, width x vocabulary)."""
-        ids = np.full((self.rows.size, width), PAD)
+    def tokens(self, width: int, known: Tokens) -> np.ndarray:
+        """Which token stands where in each prompt, one-hot, float64 (rows, width x tokens)."""
+        ids = np.full((self.rows.size, width), known.pad)
         for places, prompts in prompt_blocks(self.rows, np.arange(self.rows.size), self.rows.size):
             ids[places, : prompts.shape[1]] = prompts.numpy()
-        return np.eye(vocabulary)[ids].reshape(self.rows.size, -1)
+        return np.eye(len(known))[ids].reshape(self.rows.size, -1)
 
 
 def accuracies(
@@ -169,7 +170,7 @@ def write_probes(
     import pandas as pd
     import pyarrow as pa
 
-    device, nodes = choose_device(numerics, runtime.threads), source.world.nodes
+    device, nodes = choose_device(numerics, runtime.threads), state_values(source.domain)
     # As many of each task: of unequal ones a readout of the most frequent task would do.
     counts = {split: probes.prompts * len(source.tasks(split)) for split in SPLITS}
     drawn = [train_prompts(source, split, counts[split], "probes") for split in SPLITS]
@@ -199,7 +200,8 @@ def write_probes(
 
 def _tokens(known: Asked, asked: Asked, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """The prompts' own tokens as features of both, those that vary among the known ones."""
-    width = max(task.spec.prompt_tokens for split in SPLITS for task in source.tasks(split))
-    first, second = (part.tokens(width, len(source.vocabulary)) for part in (known, asked))
+    domain = source.domain
+    width = max(domain.lengths(task)[0] for split in SPLITS for task in source.tasks(split))
+    first, second = (part.tokens(width, domain.tokens) for part in (known, asked))
     varied = first.std(0) > STILL
     return first[:, varied], second[:, varied]

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from grpo_origin.config.notation import TaskSpec
+from grpo_origin.config.notation import shares
 from grpo_origin.data.rows import Sequences, rendered
 from grpo_origin.data.source import Source
-from grpo_origin.data.strings import draw_train, shares
-from grpo_origin.tasks.task import Task
-from grpo_origin.tasks.tokenizer import Vocabulary
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.domain import Domain
+from grpo_origin.tasks.states import states
 from grpo_origin.training.numerics import exact_arithmetic
 
 if TYPE_CHECKING:
@@ -30,41 +28,38 @@ NONE = -1  # the label where a task has no such step or position
 
 
 def train_prompts(source: Source, split: str, count: int, purpose: str) -> pa.Table:
-    """`count` prompts of a split from train strings, its tasks in equal shares, in random order.
+    """`count` prompts of a split from its train side, its tasks in equal shares, in random order.
 
     Drawn with repetition, so that no space is too small; `purpose` names the draw. Columns as in
     every data file.
     """
-    rng = source.generator(purpose, split)
-    strings = []
-    for task, share in zip(
-        source.tasks(split), shares(count, len(source.tasks(split))), strict=True
-    ):
-        base = draw_train(rng, share, task.spec.length, source.world_settings)
-        strings.append((task, task.in_alphabet(base)))
-    return rendered(source.vocabulary, split, strings, rng.permutation(count))
+    rng, tasks = source.generator(purpose, split), source.tasks(split)
+    problems = [
+        (task, source.domain.draw(task, rng, share))
+        for task, share in zip(tasks, shares(count, len(tasks)), strict=True)
+    ]
+    return rendered(source.domain, split, problems, rng.permutation(count))
 
 
-def states_of(table: pa.Table, world: World) -> np.ndarray:
+def states_of(table: pa.Table, domain: Domain) -> np.ndarray:
     """Nodes of the state after each step of the prompts' traces, shape (rows, steps, positions).
 
     The last step stands twice: in its own place, and in an additional last one, which is the answer
     of every row. Where a task has fewer steps or positions the label is NONE.
     """
-    names = np.array(table["task"].to_pylist())
-    prompts, vocabulary = table["prompt_ids"].to_pylist(), Vocabulary(world.nodes)
-    tasks = {name: Task(TaskSpec.model_validate(str(name)), world) for name in np.unique(names)}
-    steps = max(len(task.spec.operations) for task in tasks.values())
-    positions = max(task.spec.length for task in tasks.values())
-    states = np.full((len(names), steps + 1, positions), NONE)
-    for name, task in tasks.items():
-        rows = np.flatnonzero(names == name)
-        starts = vocabulary.starts(task, np.array([prompts[row] for row in rows]))
-        trace = world.base(task.trace(starts))
-        length = task.spec.length
-        states[rows, : trace.shape[1], :length] = trace
-        states[rows, -1, :length] = trace[:, -1]
-    return states
+    names, prompts = np.array(table["task"].to_pylist()), table["prompt_ids"].to_pylist()
+    rows = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+    traces = {
+        name: states(domain, name, np.array([prompts[row] for row in of_task]))
+        for name, of_task in rows.items()
+    }
+    steps, positions = np.max([trace.shape[1:] for trace in traces.values()], axis=0)
+    labels = np.full((len(names), steps + 1, positions), NONE)
+    for name, trace in traces.items():
+        length = trace.shape[2]
+        labels[rows[name], : trace.shape[1], :length] = trace
+        labels[rows[name], -1, :length] = trace[:, -1]
+    return labels
 
 
 def prompt_blocks(
@@ -86,12 +81,12 @@ def end_states(
     The first is the embedding of that token, the last what the output layer reads.
     """
     model.to(device).eval()  # type: ignore[arg-type]
-    shape = (model.config.num_hidden_layers + 1, rows.size, model.config.hidden_size)
-    states = np.empty(shape)
+    order, parts = [], []
     for places, ids in prompt_blocks(rows, np.arange(rows.size), batch_size):
         with exact_arithmetic(device):
-            hidden = model.model(
+            hidden = model.base_model(
                 input_ids=ids.to(device), use_cache=False, output_hidden_states=True
             ).hidden_states
-        states[:, places] = torch.stack([layer[:, -1] for layer in hidden]).double().cpu().numpy()
-    return states
+        order.append(places)
+        parts.append(torch.stack([layer[:, -1] for layer in hidden]).double().cpu().numpy())
+    return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))]

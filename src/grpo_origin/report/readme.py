@@ -19,7 +19,7 @@ LABELS = ("variant", "axis", "seed", "ood_ratio", "stage", "method", "trained_on
 PROMPT_MASS = {
     "split": Column("text", "split of the prompt, id or ood"),
     "prompt_index": Column("whole number", "number of the prompt in its split of the file"),
-    "task": Column("text", "task of the prompt, `operations;length;alphabet`"),
+    "task": Column("text", "task of the prompt, as configured"),
     "log_mass": Column("number", "ln Q of the prompt before RL; nats"),
     "step": Column("whole number", "optimiser step whose rollouts follow the prompt"),
     "samples": Column("whole number", "how many these are"),
@@ -69,7 +69,7 @@ def _places(settings: Settings) -> dict[str, str]:
         "`learning_curve.parquet`; `{split}` are the prompts it trained on",
         f"{cell}/evaluation.parquet": "what every model can do, exactly",
         f"{cell}/completions.parquet": "of two cells an axis: what their models write",
-        f"{cell}/answers.parquet": "where a right answer counts whatever its trace: sampled ones",
+        f"{cell}/answers.parquet": "where more than the reference is right: sampled answers",
         f"{cell}/probes.parquet": "with `probes`: what linear probes read off the models",
         f"{cell}/representation.parquet": "with `representation`: heads over a fixed set",
         f"{cell}/theory/": "of some cells: RL to convergence, sampling as a check",

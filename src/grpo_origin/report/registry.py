@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -79,8 +80,25 @@ def _has_variants(settings: Settings, axis: str) -> bool:
     )
 
 
+# RL methods that are shown gold tokens (docs/methods.md), by which a run is known to have controls
+# before it ran.
+INFORMED = ("luffy", "reverse_curriculum", "hints")
+
+
+def _has_controls(settings: Settings) -> bool:
+    """Whether RL or SFT of the run or of a variant is shown right completions of OOD prompts."""
+    sections = [change.get("sft") or {} for change in settings.variants.values()]
+    shares = [settings.sft.ood_share if settings.sft else "0"]
+    shares += [section.get("ood_share", "0") for section in sections]
+    methods = {*settings.methods}.union(
+        *(method_entries(change.get("methods", {})) for change in settings.variants.values())
+    )
+    return any(Decimal(str(share)) > 0 for share in shares) or bool(methods & {*INFORMED})
+
+
 ONCE: dict[str, Callable[[Settings], bool]] = {
     "run": lambda settings: True,
+    "run with controls": _has_controls,
     "run with theory": lambda settings: any(map(settings.theory_ratios, settings.axes)),
 }
 EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {

@@ -28,6 +28,7 @@ from grpo_origin.data.source import Source
 from grpo_origin.evaluation.geometry import alignment, uniformity
 from grpo_origin.evaluation.states import prompt_blocks, states_of, train_prompts
 from grpo_origin.jobs.files import write_table
+from grpo_origin.tasks.states import state_values
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
@@ -91,13 +92,13 @@ class Head(torch.nn.Module):
     def __init__(self, decoder: Decoder, nodes: int) -> None:
         super().__init__()
         self.decoder = decoder
-        self.head = torch.nn.Linear(decoder.config.hidden_size, nodes)
+        self.head = torch.nn.Linear(decoder.get_output_embeddings().weight.shape[1], nodes)
 
     def represent(self, rows: Sequences, chosen: np.ndarray, device: torch.device) -> torch.Tensor:
         """Representations (b, d) of chosen rows: what the decoder's output layer would read."""
         places, parts = [], []
         for where, ids in prompt_blocks(rows, chosen, len(chosen)):
-            hidden = self.decoder.model(input_ids=ids.to(device), use_cache=False)
+            hidden = self.decoder.base_model(input_ids=ids.to(device), use_cache=False)
             parts.append(hidden.last_hidden_state[:, -1])
             places.append(where)
         order = torch.from_numpy(np.argsort(np.concatenate(places)))
@@ -114,7 +115,7 @@ class Examples:
     @classmethod
     def of(cls, table: pa.Table, source: Source, position: int) -> Examples:
         """Of a table of prompts; the position counts from 1."""
-        answers = states_of(table, source.world)[:, -1, position - 1]
+        answers = states_of(table, source.domain)[:, -1, position - 1]
         return cls(Sequences(table), torch.from_numpy(answers))
 
     @property
@@ -222,15 +223,16 @@ def write_heads(
     def drawn(split: str, prompts: int, purpose: str) -> Examples:
         return Examples.of(train_prompts(source, split, prompts, purpose), source, position)
 
+    nodes = state_values(source.domain)
     with exact_arithmetic(device):
         torch.manual_seed(source.seed)
-        linear = Head(load_model(folder), source.world.nodes).to(device).eval()
+        linear = Head(load_model(folder), nodes).to(device).eval()
         fit_linear(linear, drawn("id", settings.linear_prompts, "head"), settings, device)
         start = {split: Judged.of(linear, part, device) for split, part in asked.items()}
 
         def judge(model: Head, kind: str, trained_on: str) -> None:
             label = {"axis": axis, "seed": source.seed, "ood_ratio": ratio}
-            label |= {"head": kind, "trained_on": trained_on, "guess": 1 / source.world.nodes}
+            label |= {"head": kind, "trained_on": trained_on, "guess": 1 / nodes}
             for split, part in asked.items():
                 now, gold = Judged.of(model, part, device), part.gold.numpy()
                 found = measures(now, start[split], gold, settings.no_mass)
