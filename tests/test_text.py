@@ -270,7 +270,7 @@ def test_filled_blocks_train_on_each_sequence_and_nothing_else():
         ),
         (
             {"probes": {}},
-            "probes: tasks of axes.mini, of domain letters, have no states: leave the axis out",
+            "probes: tasks of axes.mini, of domain letters, have no states: leave",
         ),
         ({"representation": {}}, "representation: tasks of axes.mini, of domain letters, have no"),
         ({"axis": {"domain": "strings"}}, "completions: strings always write their trace"),
