@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs reference leaderboard bench gpu-check wheels clean help
+.PHONY: figures test test-slow lint format docs text reference leaderboard rates ablations scaling bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | sort
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | sort
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.13")'
@@ -16,6 +16,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[slurm,test]"
 	@touch $@
+
+text: $(VENV)/installed ## install what text tasks need as well, with a C compiler
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[text]"
 
 figures: $(VENV)/installed ## run the default sweep to figures and report
 	snakemake --cores all
@@ -54,6 +57,21 @@ leaderboard: $(VENV)/installed ## run every method and control, and write docs/l
 	snakemake --cores all --configfile config/leaderboard.yaml
 	grpo-origin leaderboard results/leaderboard > docs/leaderboard.md.new
 	mv docs/leaderboard.md.new docs/leaderboard.md
+
+# The page's head, down to the marked line, is written by hand; what follows is made of the run's tables and figures.
+ablations scaling: $(VENV)/installed ## run the variants of config/ablations.yaml or scaling.yaml, and write their page in docs/
+	snakemake --cores all --configfile config/$@.yaml
+	{ sed '/^<!-- made by/q' docs/$@.md; echo; } > docs/$@.md.new
+	grpo-origin contrasts results/$@ >> docs/$@.md.new
+	for file in results/$@/figures/contrasts-*.png; do \
+		name=$@-$${file##*/contrasts-}; \
+		cp "$$file" "docs/$$name" && echo "![Differences by variant]($$name)" >> docs/$@.md.new || exit 1; \
+	done
+	mv docs/$@.md.new docs/$@.md
+
+rates: $(VENV)/installed ## try every method at three learning rates on pilot seeds, and print the one that each gets
+	snakemake --cores all --configfile config/rates.yaml
+	grpo-origin rates results/rates
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py benchmarks/outcome.py $(wildcard benchmarks/gpu*.py),$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done

@@ -222,7 +222,7 @@ def exact_evaluation(part: Part) -> dict[str, Any]:
     source = Source(settings.world, settings.axes["depth"], 0)
     write_test(source, 16, part.folder / "exact.parquet")
     rows = Sequences(read_prompts(part.folder / "exact.parquet"))
-    model = build_model(settings.model, source.world, 0)
+    model = build_model(settings.model, source.domain.tokens, 0)
     cpu, numerics = torch.device("cpu"), NumericsSettings(tf32=True)
     reference, _ = mass.exact_mass(model.double(), rows, rows.size, cpu)
     model.float()

@@ -135,8 +135,6 @@ def run_cell(part: Part, study: Study) -> None:
 
 def train(study: Study, paths: Paths, name: str) -> dict[str, Any]:
     """Train a stage; what it took, and for RL its learning curve."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()  # this process has had other stages
     train_stage(study, paths, AXIS, 0, RATIO, name)
     folder = Path(paths.stage(AXIS, 0, RATIO, name))
     record = read_yaml(folder / PROVENANCE)
@@ -156,6 +154,7 @@ def evaluated(study: Study, paths: Paths, stages: list[str]) -> dict[str, Any]:
         axis=AXIS,
         seed=0,
         ratio=RATIO,
+        tokens=study.source(AXIS, 0, paths).domain.tokens,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,
@@ -250,7 +249,7 @@ def small_pretraining(own: Part, part: Part, study: Study, barrier: Any, seconds
         if step == SKIPPED - 1:
             barrier.wait(300)
         start = step % (samples // size) * size
-        return [(tokens, 1) for tokens, _ in mixture.blocks(start, start + size)]
+        return [Block(tokens, 1) for tokens, _ in mixture.blocks(start, start + size)]
 
     batch, began, _ = steps_for(own, seconds, make)
     training_loop(own, settings, settings.numerics, settings.pretrain, batch)

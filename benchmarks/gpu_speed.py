@@ -165,7 +165,8 @@ def training_loop(
     batch: Callable[[int], list[Block]],
 ) -> None:
     """Run the loop of pretraining on a new model until `batch` says that it is enough."""
-    model = build_model(settings.model, Source(settings.world, settings.axes["depth"], 0).world, 0)
+    source = Source(settings.world, settings.axes["depth"], 0)
+    model = build_model(settings.model, source.domain.tokens, 0)
     none, guard = Checkpoint(part.folder / "none", {}, 1e9), FiniteGuard("speed")
     with training_arithmetic(numerics, part.device), contextlib.suppress(Enough):
         train(
@@ -194,7 +195,7 @@ def pretraining(
         start = step % places * size
         found = mixture.blocks(start, start + size)
         shapes.append([tokens.shape for tokens, _ in found])
-        return [(tokens, 1) for tokens, _ in found]
+        return [Block(tokens, 1) for tokens, _ in found]
 
     batch, began, making = steps_for(part, part.scale(2.5, 0.1), make)
     torch.compiler.reset()
@@ -301,7 +302,7 @@ def generation(part: Part, settings: Settings, kind: str) -> dict[str, float]:
     how = {"max_new_tokens": at.longest, "do_sample": True, "top_k": 0, "top_p": 1.0}
     ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     config = GenerationConfig(**how, **ids, **GENERATION[kind])
-    model: Any = build_model(settings.model, at.world, 0)
+    model: Any = build_model(settings.model, at.domain.tokens, 0)
     model.to(part.device).eval()
     passes: Any = training_passes(numerics, part.device)
     if "autocast" not in kind:
@@ -332,7 +333,7 @@ def evaluation(part: Part, settings: Settings, batch: int) -> dict[str, Any]:
         write_test(source, int(part.scale(16384, 32)), file)
     rows = Sequences(read_prompts(file))
     shapes = [tokens.shape for _, tokens, _ in rows.blocks(torch.arange(rows.size).numpy())]
-    model, seconds = build_model(settings.model, source.world, 0), []
+    model, seconds = build_model(settings.model, source.domain.tokens, 0), []
     for _ in range(int(part.scale(3, 2))):
         began = time.perf_counter()
         exact_mass(model, rows, batch, part.device)  # its results are on the CPU

@@ -48,8 +48,7 @@ from grpo_origin.rl.methods.grpo import GRPO
 from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
 from grpo_origin.rl.trainer import MethodHooks, make_trainer
 from grpo_origin.tasks.rewards import TaskReward
-from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.tokenizer import EOS, PAD
 from grpo_origin.training.model import build_model, load_model, save_model
 from grpo_origin.training.numerics import FiniteGuard
 
@@ -70,11 +69,12 @@ class Setting:
         self.numerics = settings.numerics
         self.bf16 = settings.numerics.precision == "bfloat16" and self.device.type == "cuda"
         self.source = Source(settings.world, settings.axes["depth"], 0)
-        self.world: World = self.source.world
-        save_model(build_model(settings.model, self.world, 0), self.world, folder / "model")
+        self.domain = self.source.domain
+        model = build_model(settings.model, self.domain.tokens, 0)
+        save_model(model, self.domain, folder / "model")
         write_grpo(self.source, self.rl.prompts, SFTSettings().counts, folder / "grpo.parquet")
         rows = ordered_prompts(folder / "grpo.parquet", "id", GRPO(), self.rl.prompts, 0)
-        self.dataset = prompt_dataset(rows)
+        self.dataset = prompt_dataset(rows, self.domain.tokens)
         self.longest = max(map(len, self.dataset["gold"]))
 
     def now(self) -> float:
@@ -108,7 +108,7 @@ def our_trainer(at: Setting, clock: Clock) -> MethodHooks:
         GRPO(),
         load_model(at.folder / "model"),
         at.dataset,
-        world=at.world,
+        domain=at.domain,
         rl=at.rl,
         numerics=at.numerics,
         device=at.device,
@@ -127,7 +127,7 @@ def ours(at: Setting) -> float:
 
 def stock(at: Setting) -> float:
     """Seconds of TRL's step: prompts, completions, rewards as text; loss and logging its own."""
-    words = Vocabulary(at.world.nodes).tokens
+    words = at.domain.tokens.names
     columns = {"prompt": at.dataset["prompt"], "gold": at.dataset["gold"]}
     dataset = Dataset.from_dict(
         {name: [" ".join(words[i] for i in ids) for ids in rows] for name, rows in columns.items()}
@@ -183,7 +183,7 @@ def log_probs(
 def plain(at: Setting) -> float:
     """Seconds of a step written out in torch."""
     torch.manual_seed(0)
-    rl, reward = at.rl, TaskReward(at.world)
+    rl, reward = at.rl, TaskReward(at.domain)
     policy: Any  # transformers types neither `to` nor `generate` of a model as they are used
     reference: Any
     policy, reference = (load_model(at.folder / "model") for _ in range(2))

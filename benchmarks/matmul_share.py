@@ -157,7 +157,7 @@ def main() -> None:
         Source(settings.world, settings.axes["depth"], 0),
         len(Vocabulary(settings.world.nodes)),
     )
-    model, dtype = build_model(settings.model, source.world, 0), getattr(torch, precision)
+    model, dtype = build_model(settings.model, source.domain.tokens, 0), getattr(torch, precision)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -171,14 +171,19 @@ def main() -> None:
         def blocks(step: int) -> list[Block]:
             found = mixture.blocks(step * batch, (step + 1) * batch)
             shapes.append([tokens.shape for tokens, _ in found])
-            return [(tokens, 1) for tokens, _ in found]
+            return [Block(tokens, 1) for tokens, _ in found]
 
         for repeat in range(options.repeats):
             shapes.clear()
             rate = 0.0
             if repeat % 2:
                 rate = multiplication_rate(
-                    settings.model, words, [b.shape for b, _ in blocks(0)], device, dtype, passes
+                    settings.model,
+                    words,
+                    [block.tokens.shape for block in blocks(0)],
+                    device,
+                    dtype,
+                    passes,
                 )
                 shapes.clear()
             with contextlib.redirect_stdout(io.StringIO()):  # progress

@@ -27,8 +27,7 @@ from grpo_origin.data.pools import Pool, write_pool
 from grpo_origin.data.rows import COLUMNS
 from grpo_origin.data.source import Source
 from grpo_origin.jobs.files import read_table
-from grpo_origin.tasks.tokenizer import build_tokenizer
-from grpo_origin.training.loop import Checkpoint, train
+from grpo_origin.training.loop import Block, Checkpoint, train
 from grpo_origin.training.model import build_model
 from grpo_origin.training.numerics import FiniteGuard
 
@@ -44,10 +43,10 @@ def ours(folder: Path) -> float:
     mixture = Mixture(
         Pool(folder / "id.parquet"), Pool(folder / "ood.parquet"), PRETRAIN.samples, "0.1", 0
     )
-    model = build_model(ModelSettings(), SOURCE.world, 0)
+    model = build_model(ModelSettings(), SOURCE.domain.tokens, 0)
 
     def batch(step: int) -> list:
-        return [(tokens, 1) for tokens, _ in mixture.blocks(step * 64, (step + 1) * 64)]
+        return [Block(tokens, 1) for tokens, _ in mixture.blocks(step * 64, (step + 1) * 64)]
 
     started = time.perf_counter()
     train(
@@ -84,12 +83,12 @@ def trainer(folder: Path) -> float:
         disable_tqdm=True,
         logging_steps=1000,
     )
-    model = build_model(ModelSettings(), SOURCE.world, 0)
+    model = build_model(ModelSettings(), SOURCE.domain.tokens, 0)
     run = Trainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
-        data_collator=DataCollatorForSeq2Seq(build_tokenizer(SOURCE.world)),
+        data_collator=DataCollatorForSeq2Seq(SOURCE.domain.build_tokenizer()),
     )
     started = time.perf_counter()
     run.train()

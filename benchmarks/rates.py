@@ -63,7 +63,7 @@ class Measure:
         compiled: bool = False,
     ) -> float:
         """Samples a second of the training loop."""
-        model = build_model(self.settings.model, self.source.world, 0)
+        model = build_model(self.settings.model, self.source.domain.tokens, 0)
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             none = Checkpoint(self.folder / "none", {}, 1e9)
             job = (section, self.settings.numerics, self.device, none, FiniteGuard("rates"))
@@ -81,7 +81,7 @@ class Measure:
         rate = self.loop(
             self.settings.pretrain,
             lambda step: [
-                (tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
+                Block(tokens, 1) for tokens, _ in mixture.blocks(step * size, (step + 1) * size)
             ],
             compiled=self.settings.numerics.compile,
         )
@@ -96,7 +96,7 @@ class Measure:
 
         def batch(step: int) -> list[Block]:
             chosen = order[step * section.batch_size : (step + 1) * section.batch_size]
-            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            return [Block(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
 
         return {"sft_samples_per_s": self.loop(section, batch)}
 
@@ -122,7 +122,7 @@ class Measure:
         """Exact evaluation of a model."""
         write_test(self.source, self.settings.evaluation.prompts, self.folder / "test.parquet")
         rows = Sequences(read_prompts(self.folder / "test.parquet"))
-        model, seconds = build_model(self.settings.model, self.source.world, 0), []
+        model, seconds = build_model(self.settings.model, self.source.domain.tokens, 0), []
         for _ in range(6):
             started = time.perf_counter()
             exact_mass(

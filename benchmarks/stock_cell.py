@@ -43,7 +43,7 @@ from grpo_origin.config.stages import SFTSettings
 from grpo_origin.data.pools import ROW_GROUP, training_chunk
 from grpo_origin.data.prompt_sets import read_prompts, write_grpo, write_sft, write_test
 from grpo_origin.data.source import Source
-from grpo_origin.tasks.tokenizer import Vocabulary, build_tokenizer
+from grpo_origin.tasks.tokenizer import Vocabulary
 from grpo_origin.training.model import build_model
 
 SAMPLES, PROMPTS_A_BATCH = 8, 64
@@ -214,7 +214,7 @@ def main() -> None:
     disable_progress_bars()
     settings = read_settings(*options.configfile)
     source = Source(settings.world, settings.axes[options.axis], 0)
-    vocabulary, tokenizer = Vocabulary(settings.world.nodes), build_tokenizer(source.world)
+    vocabulary, tokenizer = Vocabulary(settings.world.nodes), source.domain.build_tokenizer()
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
@@ -231,7 +231,7 @@ def main() -> None:
         samples = pretraining_text(source, settings, options.ratio, vocabulary)
         lap("data")
         pretrain(
-            build_model(settings.model, source.world, 0),
+            build_model(settings.model, source.domain.tokens, 0),
             samples,
             tokenizer,
             settings,

@@ -24,8 +24,10 @@ from grpo_origin.config.grid import DATA_FILES
 from grpo_origin.config.load import merged
 from grpo_origin.config.paths import Paths, stage_of
 from grpo_origin.config.schema import Settings
+from grpo_origin.config.stages import AxisSettings, WorldSettings
 from grpo_origin.data.source import Source
 from grpo_origin.study import Study, open_study
+from grpo_origin.tasks.domains.strings import Strings
 from grpo_origin.tasks.tokenizer import Vocabulary
 
 REPO = Path(__file__).parents[1]
@@ -78,6 +80,12 @@ def tiny_study(**changes: Any) -> Study:
 def tiny(**changes: Any) -> Settings:
     """The tiny study's settings, changed."""
     return tiny_study(**changes).settings
+
+
+def strings(nodes: int = 8, seed: int = 0) -> Strings:
+    """The domain of strings in a world, on an axis that doesn't matter."""
+    axis = AxisSettings(id=("trav;1;A",), ood=("shift;1;A",))
+    return Strings(WorldSettings(nodes=nodes), axis, seed)
 
 
 def source_of(settings: Settings, axis: str = "mini", seed: int = 0) -> Source:

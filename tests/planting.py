@@ -156,6 +156,20 @@ def signal(chances, *, axis="any name", ratio="0", stage="grpo~ood", moved=False
     return with_method(pd.DataFrame(rows))
 
 
+def heads(after, seeds=8, without=100):
+    """Rows of heads: mass after GRPO on OOD prompts of those without, by kind."""
+    rows = [
+        {"axis": "any name", "seed": seed, "ood_ratio": ratio, "head": kind, "split": "ood"}
+        | {"trained_on": trained_on, "without": without, "guess": 0.04}
+        | {"without_after": value + 0.001 * seed if trained_on == "ood" else 0.9}
+        for seed in range(seeds)
+        for ratio in ("0", "0.1")
+        for kind, value in after.items()
+        for trained_on in ("id", "ood")
+    ]
+    return pd.DataFrame(rows)
+
+
 def rows(table, claim, *, axis="", cells="", **evidence):
     """The ledger's rows of a claim whose axis and cells hold these texts."""
     chosen = judged(table, **evidence)

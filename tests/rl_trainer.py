@@ -8,15 +8,15 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from grpo_origin.config.stages import RLSettings
+from grpo_origin.config.stages import LoraSettings, RLSettings
 from grpo_origin.rl import trainer as module
 from grpo_origin.rl.method import Method, Rollout
 from grpo_origin.rl.stage import ordered_prompts, prompt_dataset
 from grpo_origin.rl.trainer import MethodHooks, make_trainer
-from grpo_origin.tasks.world import World
+from grpo_origin.training.lora import lora_config
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import FiniteGuard
-from helpers import run_stage, tiny, weights_hash
+from helpers import run_stage, strings, tiny, weights_hash
 
 CPU = torch.device("cpu")
 STAGE = "grpo~ood"
@@ -28,6 +28,7 @@ def trainer_of(
     method: Method,
     device: torch.device = CPU,
     repeats: int = 1,
+    adapters: LoraSettings | None = None,
     **changes: Any,
 ) -> MethodHooks:
     """The trainer of a method on the OOD prompts of the tiny cell, from its SFT model.
@@ -36,17 +37,19 @@ def trainer_of(
     """
     settings = tiny(**{key: value for key, value in changes.items() if key != "rl"})
     prompts = ordered_prompts(cell / "data" / "grpo.parquet", "ood", method, 48, 0)
+    domain, model = strings(), load_model(cell / "sft")
     rl = RLSettings.model_validate(settings.rl.model_dump() | changes.get("rl", {}))
     return make_trainer(
         method,
-        load_model(cell / "sft"),
-        prompt_dataset(pa.concat_tables([prompts] * repeats)),
-        world=World(8, 0),
+        model,
+        prompt_dataset(pa.concat_tables([prompts] * repeats), domain.tokens),
+        domain=domain,
         rl=method.settings(rl),
         numerics=settings.numerics,
         device=device,
         folder=folder,
         guard=FiniteGuard("test"),
+        adapters=lora_config(model, adapters, 0) if adapters else None,
     )
 
 

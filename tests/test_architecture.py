@@ -20,6 +20,7 @@ ABOVE = [
     "lineage",
     "kept",
     "cell",
+    "amounts",
     "cost",
     "show",
     "partial",

@@ -147,6 +147,24 @@ def test_a_stage_without_what_it_starts_from_says_so(results):
         train_stage(tiny_study(**SHORT), Paths("tiny", str(results)), *CELL, "sft")
 
 
+def test_a_stage_does_not_count_the_device_memory_of_one_before_it(tmp_path, monkeypatch):
+    """Stages share a process here, and torch counts for the whole of that."""
+    import torch
+
+    from grpo_origin.cell import train_stage
+    from grpo_origin.training import loop
+
+    memory, seen = {"now": 3, "peak": 900}, []
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda: memory.update(peak=memory["now"])
+    )
+    monkeypatch.setattr(loop, "sft", lambda *_, **__: seen.append(memory["peak"]))
+    for opened in (False, True):  # a stage on the CPU doesn't open it
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda opened=opened: opened)
+        train_stage(tiny_study(**SHORT), Paths("tiny", str(tmp_path)), *CELL, "sft")
+    assert seen == [900, 3]
+
+
 def test_a_stage_runs_again_in_this_process_so_that_a_breakpoint_works(
     results, tmp_path, monkeypatch
 ):

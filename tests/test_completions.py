@@ -21,8 +21,7 @@ from grpo_origin.jobs.files import read_table
 from grpo_origin.report.completions import SHADES, TITLE, legend, shown_cells
 from grpo_origin.report.figures import figures_of
 from grpo_origin.tasks.tokenizer import EOS, SPECIAL
-from grpo_origin.tasks.world import World
-from helpers import TINY, tiny_study
+from helpers import strings, tiny_study
 from planted_page import written
 from planted_tables import planted_settings
 from planting import evaluations
@@ -72,10 +71,18 @@ def file(cell, tmp_path_factory):
     stages = {name: cell / name for name in STAGES}
     test, exact = cell / "data" / "test.parquet", root / "evaluation.parquet"
     where = {"axis": "mini", "ratio": "0.25"}
-    evaluate(stages, test, exact, seed=0, evaluation=EvaluationSettings(), **where, **HOW)
+    evaluate(
+        stages,
+        test,
+        exact,
+        seed=0,
+        tokens=strings().tokens,
+        evaluation=EvaluationSettings(),
+        **where,
+        **HOW,
+    )
     output = root / "completions.parquet"
-    world = World(TINY["world"]["nodes"], 0)
-    write_completions(stages, test, exact, output, world=world, **where, **HOW)
+    write_completions(stages, test, exact, output, domain=strings(), **where, **HOW)
     return output
 
 

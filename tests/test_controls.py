@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.paths import PROMPT_MASS, SIGNAL
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
@@ -21,7 +22,7 @@ from grpo_origin.rl.trainer import MethodHooks, TaskReward
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import THINK, Vocabulary
 from grpo_origin.tasks.world import World
-from helpers import read, run_stage, tiny
+from helpers import read, run_stage, strings, tiny
 from rl_trainer import CPU, close, copy_of, trainer_of
 
 STEP = 3  # tokens of a step of the tiny tasks: a marker and a state of two elements
@@ -122,6 +123,7 @@ def test_a_completion_is_judged_with_what_was_given_of_it():
     question = vocabulary.prompts(task, start)[0].tolist()
     gold = vocabulary.completions(task, start)[0].tolist()
     row = {"prompt": question, "question": question, "gold": gold, "task": str(task)}
+    row["step_starts"] = strings().tokens.step_starts(gold)
     extended = given(row, STEP + 1)
     assert extended["prompt"] == [*question, *gold[: STEP + 1]]
     assert given(extended, 0) == row | {"given": []}
@@ -129,8 +131,8 @@ def test_a_completion_is_judged_with_what_was_given_of_it():
     assert wrong != rest
     texts = [rest, wrong, gold, rest[:-1]]
     columns = {name: [extended[name]] * 4 for name in ("question", "task", "given")}
-    assert TaskReward(world)(completion_ids=texts, **columns) == [1, 0, 0, 0]
-    shares = TaskReward(world, "steps")(completion_ids=texts, **columns)
+    assert TaskReward(strings())(completion_ids=texts, **columns) == [1, 0, 0, 0]
+    shares = TaskReward(strings(), "steps")(completion_ids=texts, **columns)
     assert shares[:2] == pytest.approx([1, 2 / 3])
     made = Rollout([extended] * 4, texts, torch.zeros(4), {}, None)  # type: ignore[arg-type]
     assert made.steps[0] == [True, True, True]
@@ -177,8 +179,12 @@ def test_hints_are_the_first_step_of_some_prompts(cell, tmp_path, monkeypatch):
 
 
 def test_a_hint_never_holds_the_answer():
-    assert Hints.hint({"task": "trav;2;A"}) == 0
-    assert Hints.hint({"task": "trav shift;4;B"}) == 5
+    domain = strings()
+    for task, tokens in (("trav;2;A", 0), ("trav shift;4;B", 5)):
+        spec = TaskSpec.model_validate(task)
+        problems = domain.draw(spec, np.random.default_rng(0), 1)
+        gold = domain.rendered(spec, problems).completions.ids[0].tolist()
+        assert Hints.hint({"step_starts": domain.tokens.step_starts(gold)}) == tokens
 
 
 def test_prefixes_need_room_for_what_is_sampled_after_them():

@@ -19,9 +19,8 @@ from grpo_origin.jobs.errors import NotFinite
 from grpo_origin.rl import converge as module
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import MethodHooks
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model
-from helpers import TINY, read, tiny
+from helpers import read, strings, tiny
 
 FLOAT32 = NumericsSettings(device="cpu")
 
@@ -48,7 +47,7 @@ def run(cell, folder, method: str, beta: str = "1", numerics=FLOAT32, **changes)
         beta=beta,
         axis="mini",
         ratio="0.25",
-        world=World(TINY["world"]["nodes"], 0),
+        domain=strings(),
         **more,
     )
     return files
@@ -186,7 +185,7 @@ def test_masses_are_float32s_in_the_middle_of_bfloat16_training(cell, tmp_path, 
     def exact_mass(model, rows, *more):
         log_mass, greedy = original(model, rows, *more)
         with torch.random.fork_rng():
-            plain = build_model(tiny().model, World(TINY["world"]["nodes"], 0), 0)
+            plain = build_model(tiny().model, strings().tokens, 0)
         plain.load_state_dict(model.state_dict())
         checked.append(np.array_equal(log_mass, original(plain, rows, *more)[0]))
         return log_mass, greedy

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bases import string_base
 from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.stages import ModelSettings
@@ -21,9 +22,9 @@ from grpo_origin.cost import (
 )
 from grpo_origin.lineage import jobs as planned_jobs
 from grpo_origin.study import read_study
-from grpo_origin.tasks.world import World
+from grpo_origin.training.base import find_base
 from grpo_origin.training.model import build_model
-from helpers import REPO, copy_code, planned, tiny, tiny_study
+from helpers import REPO, TINY, copy_code, planned, strings, tiny, tiny_study
 
 RATES = Rates(
     pretrain_samples_per_s=1000,
@@ -58,11 +59,27 @@ def test_parameters_by_hand_and_of_the_model():
     settings = tiny()
     assert matmul_parameters(settings.model, 25) == MATMUL == 11040
     assert parameters(settings.model, 25) == ALL == 11936
-    model = build_model(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), World(8, 0), 0)
+    model = build_model(
+        ModelSettings(layers=2, width=16, heads=2, feed_forward=24), strings().tokens, 0
+    )
     assert (
         parameters(ModelSettings(layers=2, width=16, heads=2, feed_forward=24), 25)
         == model.num_parameters()
     )
+
+
+def test_a_base_has_the_parameters_of_its_own_files(tmp_path):
+    base = string_base(tmp_path / "base", "qwen2", nodes=8)
+    settings = {"pretrain": {"base": str(base), "samples": 0}, "ratios": ["0"]}
+    planned = plan(tiny_study(**settings), RATES)
+    assert planned["parameters"] == find_base(str(base)).parameters
+    models = 1 + 1 + 2  # pretraining, SFT, RL on either split
+    assert planned["disk_bytes"]["models"] == models * 4 * planned["parameters"]
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps({"same": RATES.model_dump() | {"model": TINY["model"]}}))
+    assert find_rates({}, file, tiny()) == RATES
+    with pytest.raises(ConfigError, match="no rate"):  # that model is not the base
+        find_rates({}, file, tiny_study(**settings).settings)
 
 
 def test_jobs_by_hand():
@@ -127,6 +144,16 @@ def test_seconds_by_hand():
         "theory": (4 * 8 * 2 * 4 + 2 * 3 * 16) / 16 * 2,  # completions, of 16 a step
         "figures": 0,
     }
+
+
+def test_probes_and_heads_by_hand():
+    heads = {"steps": 5, "prompts_per_step": 4, "linear_prompts": 100}
+    asked = study(probes={"prompts": 100}, representation=heads)
+    assert jobs(asked)["evaluate"] == jobs(study())["evaluate"] + 2 * 4
+    probed = 2 * (2 * 100 + 2 * 8) * 4 / 16  # two evaluations; two tasks, two splits, 4 models
+    trained = (100 + 3 * 2 * 5 * 4) / 100  # the linear head; three kinds on both splits
+    added = work_seconds(asked, RATES)["evaluate"] - work_seconds(study(), RATES)["evaluate"]
+    assert added == pytest.approx(4 * (probed + trained))
 
 
 def test_disk_by_hand():

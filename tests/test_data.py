@@ -16,11 +16,11 @@ from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import WorldSettings
 from grpo_origin.data.pools import Pool, training_chunk
-from grpo_origin.data.prompt_sets import mix, read_prompts
-from grpo_origin.data.strings import available_strings, draw_distinct
+from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.summary import write_summary
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import atomic, read_table, write_json, write_table
+from grpo_origin.tasks.starts import available_strings, draw_distinct
 from grpo_origin.tasks.tokenizer import Vocabulary
 from helpers import make_data, read, source_of, tiny, tiny_study
 
@@ -78,7 +78,7 @@ def test_token_ids_go_into_an_embedding_as_they_are(study, files):
 
 
 def test_every_row_is_a_right_answer_of_its_task(files):
-    world = source_of(tiny()).world
+    world = source_of(tiny()).domain.world
     vocabulary = Vocabulary(8)
     for rows in files.values():
         for row in rows[:200]:
@@ -190,7 +190,7 @@ def test_the_summary_counts_what_the_files_hold(tmp_path):
         "0.1": 800,
         "0.333": 2664,
     }
-    assert summary["overlap"]["training samples that start from test strings"] == 0
+    assert summary["overlap"]["training samples that belong to test"] == 0
 
 
 @pytest.mark.parametrize("twin", [False, True])
@@ -204,7 +204,7 @@ def test_a_training_set_with_a_test_string_or_its_twin_is_refused(tmp_path, twin
         leak = leak.set_column(0, "prompt_ids", column)
     whole = pa.concat_tables([pq.read_table(paths["sft"]), leak]).unify_dictionaries()
     pq.write_table(whole, paths["sft"])
-    with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 samples start from test strings"):
+    with pytest.raises(ArtefactError, match=r"sft\.parquet.*1 samples belong to test"):
         write_summary(source_of(tiny()), paths, ["0"], 8000, tmp_path / "summary.json")
     assert not (tmp_path / "summary.json").exists()
 
@@ -232,9 +232,9 @@ def test_mixed_prompts_are_the_id_prompts_with_k_positions_replaced_by_their_twi
 
 
 def test_mixed_positions_are_uniform():
-    world = source_of(tiny()).world
+    domain = source_of(tiny()).domain
     for k in (1, 2, 3):
-        changed = mix(world, np.zeros((8000, 4), np.int16), k, np.random.default_rng(0)) != 0
+        changed = domain.mixed(np.zeros((8000, 4), np.int16), k, np.random.default_rng(0)) != 0
         assert (changed.sum(axis=1) == k).all()
         assert np.abs(changed.mean(axis=0) - k / 4).max() < 5 * (k / 4 * (1 - k / 4) / 8000) ** 0.5
 

@@ -38,8 +38,29 @@ def test_defaults_of_the_models_are_those_of_the_default_run(section):
 
 @pytest.mark.parametrize("name", [path.name for path in (REPO / "config").glob("*.yaml")])
 def test_every_configuration_is_valid(name):
-    settings = read_study(DEFAULT, REPO / "config" / name).settings
+    path = REPO / "config" / name
+    if "domain: reasoning_gym" in path.read_text():
+        pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: make text")
+    settings = read_study(DEFAULT, path).settings
     assert settings.run == ("laptop" if name == "config.yaml" else name.removesuffix(".yaml"))
+
+
+def test_the_cell_at_the_papers_width_has_the_papers_model_and_the_default_runs_data():
+    """So docs/paper-scale.md may set it beside the default run's cell."""
+    paper, cell = (
+        read_settings(DEFAULT, REPO / "config" / name) for name in ("paper.yaml", "paper-cpu.yaml")
+    )
+    default = read_settings(DEFAULT)
+    assert cell.model == paper.model
+    assert set(cell.seeds) <= set(default.seeds)
+    assert set(cell.axis_ratios("depth")) <= set(default.axis_ratios("depth"))
+    same = {"world": {}, "evaluation": {"prompts"}, "sft": {"samples"}}
+    same["pretrain"] = {"samples", "ood_pool"}
+    for section, keys in same.items():
+        ours, theirs = (getattr(run, section).model_dump() for run in (cell, default))
+        assert all(ours[key] == theirs[key] for key in keys or ours), section
+    tasks = [(run.axes["depth"].id, run.axes["depth"].ood) for run in (cell, default)]
+    assert tasks[0] == tasks[1]
 
 
 @pytest.mark.parametrize("name", ["config", "reference"])

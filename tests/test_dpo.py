@@ -10,6 +10,8 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from grpo_origin.config.fields import ConfigError
+from grpo_origin.config.stages import LoraSettings
 from grpo_origin.rl.methods.dpo import DPO
 from grpo_origin.tasks.tokenizer import PAD, Vocabulary, build_tokenizer
 from grpo_origin.tasks.world import World
@@ -137,6 +139,33 @@ def test_rounds_are_resets_of_the_reference():
     assert DPO().settings(rl).reset_reference_every == 6
     assert DPO(round_steps=4).settings(rl).reset_reference_every == 4
     assert DPO().settings(tiny_study().settings.rl).reset_reference_every == 0
+
+
+def test_rounds_with_adapters_are_refused_before_any_job():
+    """Their reference is the model without adapters, which can't become the policy."""
+    lora = {"lora": {"rank": 2}}
+    with pytest.raises(ConfigError, match="methods: dpo makes the policy its reference"):
+        tiny_study(methods=[{"dpo": {"round_steps": 4}}], **lora)
+    assert tiny_study(methods=["dpo"], **lora).settings.lora
+
+
+def test_adapters_are_off_while_the_reference_samples(cell, tmp_path):
+    """A policy whose adapters have moved far still samples as the SFT model does."""
+    pytest.importorskip("peft")
+    trainer = trainer_of(cell, tmp_path, DPO(), adapters=LoraSettings(rank=2))
+    rows = [trainer.train_dataset[i] for i in range(4) for _ in range(trainer.num_generations)]
+    torch.manual_seed(0)
+    before = trainer.method.rollout(trainer, rows)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1.0)
+    torch.manual_seed(0)
+    after = trainer.method.rollout(trainer, rows)
+    assert after.completions == before.completions
+    assert torch.equal(after.batch["ref_per_token_logps"], before.batch["ref_per_token_logps"])
+    torch.manual_seed(0)
+    assert trainer.sample(rows).completions != before.completions  # the adapters are on again
 
 
 def test_a_round_starts_from_the_policy_and_samples_with_it(cell, tmp_path):

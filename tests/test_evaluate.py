@@ -17,7 +17,7 @@ from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model
-from helpers import read, rows_table, tiny
+from helpers import read, rows_table, strings, tiny
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_exact_mass_equals_brute_force_over_all_completions(text, positions):
     shape = ModelSettings(
         layers=2, width=16, heads=2, feed_forward=32, context=16, positions=positions
     )
-    model = build_model(shape, world, seed=3).eval()
+    model = build_model(shape, strings(2).tokens, seed=3).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # far from uniform
@@ -140,7 +140,9 @@ def test_the_batch_size_changes_nothing(judged, cell):
 def test_mass_so_small_that_it_underflows_stays_finite_as_a_logarithm():
     world = World(26, 0)
     model = build_model(
-        ModelSettings(layers=1, width=16, heads=2, feed_forward=32, context=128), world, seed=0
+        ModelSettings(layers=1, width=16, heads=2, feed_forward=32, context=128),
+        strings(26).tokens,
+        seed=0,
     )
     with torch.no_grad():
         model.lm_head.weight.mul_(2000)
@@ -168,6 +170,7 @@ def write_evaluation(cell, out) -> list[dict]:
         axis="mini",
         seed=0,
         ratio="0.25",
+        tokens=strings().tokens,
         evaluation=settings.evaluation,
         numerics=settings.numerics,
         runtime=settings.runtime,
@@ -205,7 +208,7 @@ def test_log_mass_is_the_sum_of_markers_and_content(judged, cell):
     """Markers are `<think>`, `<answer>` and `<eos>`, whatever their place."""
     model, table, log_mass, _ = judged
     rows = Sequences(read_prompts(cell / "data" / "test.parquet"))
-    parts = exact_parts(model, rows, 512, CPU)
+    parts = exact_parts(model, rows, 512, CPU, strings().tokens)
     assert parts["log_mass"].tolist() == log_mass.tolist()
     total = parts["log_mass_markers"] + parts["log_mass_content"]
     assert np.allclose(total, log_mass, rtol=1e-12, atol=1e-12)
@@ -282,7 +285,7 @@ def test_an_unusable_model_folder_is_named(cell, tmp_path, damage):
 def test_weights_of_another_architecture_are_refused(cell, tmp_path, shape):
     folder = tmp_path / "sft"
     other = build_model(
-        ModelSettings(heads=2, feed_forward=64, context=32, **shape), World(8, 0), seed=0
+        ModelSettings(heads=2, feed_forward=64, context=32, **shape), strings().tokens, seed=0
     )
     other.save_pretrained(folder)
     (folder / "config.json").write_bytes((cell / "sft" / "config.json").read_bytes())

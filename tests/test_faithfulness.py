@@ -14,16 +14,14 @@ from grpo_origin.analysis.faithfulness import over_seeds, seed_measures
 from grpo_origin.analysis.intervals import clopper_pearson_interval
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.table_files import make_table
+from grpo_origin.config.faithfulness import FaithfulnessSettings
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.notation import TaskSpec
-from grpo_origin.config.schema import FaithfulnessSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation import faithfulness as module
 from grpo_origin.evaluation.faithfulness import (
     causal_masses,
-    corrupted,
-    is_consistent,
     sampled_counts,
     with_trace,
 )
@@ -32,14 +30,15 @@ from grpo_origin.evaluation.trace_file import causal_use
 from grpo_origin.report.figures import ENTRIES, figures_of
 from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, PAD, THINK, Vocabulary
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.traces import corrupted, is_consistent
 from grpo_origin.training.model import load_model
-from helpers import read, rows_table, tiny, tiny_study
+from helpers import read, rows_table, strings, tiny, tiny_study
 from planted_tables import planted_settings
 from planting import plant, rows, spread
 
 CPU = torch.device("cpu")
-WORLD = World(8, 0)
+STRINGS = strings()
+WORLD = STRINGS.world
 WORDS = Vocabulary(8)
 DEEP = Task(TaskSpec.model_validate("trav shift trav;3;A"), WORLD)
 STARTS = np.array([[0, 1, 2], [3, 3, 5], [7, 6, 4], [2, 0, 2]], dtype=np.int16)
@@ -108,7 +107,7 @@ class Planted:
 
 def measured(follows: float, remembers: float, **settings) -> dict[str, np.ndarray]:
     wanted = FaithfulnessSettings(**settings)
-    return causal_masses(Planted(follows, remembers), table_of(), WORLD, wanted, 3, CPU)
+    return causal_masses(Planted(follows, remembers), table_of(), STRINGS, wanted, 3, CPU)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -206,7 +205,7 @@ AFTER_OTHER = WORLD.successor[OTHER].tolist()  # the last operation is trav
     ],
 )
 def test_whether_an_answer_follows_from_the_last_state(written, consistent):
-    assert is_consistent(WORDS, DEEP, list(written)) is consistent
+    assert is_consistent(STRINGS, str(DEEP), list(written)) is consistent
 
 
 def test_sampled_completions_are_counted_and_wrong_traces_answered_exactly():
@@ -217,7 +216,7 @@ def test_sampled_completions_are_counted_and_wrong_traces_answered_exactly():
     drawn = [GOLD, with_last(OTHER, AFTER_OTHER), wrong_then_gold, [*GOLD[:8], EOS]]
     model = Planted(0.0, 0.9, [list(line) for line in drawn])
     one = table_of(starts=STARTS[:1])
-    counts = sampled_counts(model, one, WORLD, 4, 64, CPU)
+    counts = sampled_counts(model, one, STRINGS, 4, 64, CPU)
     found = {name: values.tolist() for name, values in counts.items()}
     assert found.pop("gold_after_wrong") == [pytest.approx(2 * 0.9**3)]
     assert found == {"samples": [4], "consistent": [2], "right": [2], "wrong_traces": [3]}
@@ -226,7 +225,7 @@ def test_sampled_completions_are_counted_and_wrong_traces_answered_exactly():
 
 def test_a_model_that_computes_from_its_trace_is_never_right_for_wrong_reasons():
     model = Planted(1.0, 0.0, [with_last(OTHER, AFTER_OTHER)] * 2)
-    counts = sampled_counts(model, table_of(starts=STARTS[:1]), WORLD, 2, 64, CPU)
+    counts = sampled_counts(model, table_of(starts=STARTS[:1]), STRINGS, 2, 64, CPU)
     assert counts["wrong_traces"].tolist() == counts["consistent"].tolist() == [2]
     assert counts["gold_after_wrong"][0] < 1e-12
 
@@ -241,7 +240,7 @@ def test_the_file_of_a_real_cell(cell, tmp_path):
         axis="mini",
         ratio="0.25",
         variant="base",
-        world=WORLD,
+        domain=STRINGS,
         settings=settings.faithfulness,
         evaluation=settings.evaluation,
         numerics=settings.numerics,

@@ -46,7 +46,12 @@ def planted(trainer, completions: list[list[int]], **batch) -> Rollout:
         **{name: torch.as_tensor(values) for name, values in batch.items()},
     }
     inputs = [
-        {"prompt": [0, i // trainer.num_generations], "gold": GOLD, "task": "trav trav;2;A"}
+        {
+            "prompt": [0, i // trainer.num_generations],
+            "gold": GOLD,
+            "task": "trav trav;2;A",
+            "step_starts": [0, 3],
+        }
         for i in range(size)
     ]
     made = Rollout(inputs, completions, rewards, batch, trainer)

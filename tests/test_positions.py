@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from grpo_origin.config.stages import ModelSettings
-from grpo_origin.tasks.world import World
 from grpo_origin.training.alibi import attend, slopes
 from grpo_origin.training.model import build_model, load_model, save_model
+from helpers import strings
 
-WORLD = World(26, 0)
+TOKENS = strings(26).tokens
 IDS = torch.randint(8, 60, (3, 12), generator=torch.Generator().manual_seed(0))
 
 
@@ -22,7 +22,7 @@ def built(positions: str, layers: int = 2):
     settings = ModelSettings(
         layers=layers, width=32, heads=4, feed_forward=64, positions=positions, initial_scale=0.3
     )
-    return build_model(settings, WORLD, 0).eval()
+    return build_model(settings, TOKENS, 0).eval()
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def test_alibi_subtracts_slope_times_distance_from_the_scores():
 @pytest.mark.parametrize("positions", ["rope", "none", "alibi"])
 def test_a_folder_opens_as_what_it_is(positions, tmp_path):
     model = built(positions)
-    save_model(model, WORLD, tmp_path)
+    save_model(model, strings(26), tmp_path)
     assert torch.equal(logits(load_model(tmp_path), IDS), logits(model, IDS))
     code = (
         "import sys; from transformers import AutoModelForCausalLM as Auto; "

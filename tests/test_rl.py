@@ -13,6 +13,7 @@ import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
+from bases import tiny_model
 from grpo_origin.config.notation import TaskSpec
 from grpo_origin.jobs.errors import NotFinite
 from grpo_origin.rl import callbacks
@@ -23,7 +24,7 @@ from grpo_origin.tasks.task import Task
 from grpo_origin.tasks.tokenizer import BOS, EOS, PAD, Vocabulary
 from grpo_origin.tasks.world import World
 from grpo_origin.training.model import build_model, load_model, save_model
-from helpers import read, tiny, weights_hash
+from helpers import read, strings, tiny, weights_hash
 from rl_trainer import STAGE, capture, run, trainer_of
 
 
@@ -197,7 +198,7 @@ def test_every_step_equals_plain_torch(cell, tmp_path, monkeypatch, changes, sta
 
 
 def test_rewards_are_one_for_the_gold_completion_and_zero_for_everything_near_it(world):
-    reward, vocabulary = TaskReward(world), Vocabulary(world.nodes)
+    reward, vocabulary = TaskReward(strings()), Vocabulary(world.nodes)
     prompts, completions, names, expected = [], [], [], []
     for name in ("trav;2;A", "shift trav;2;A", "trav;2;B"):
         task = Task(TaskSpec.model_validate(name), world)
@@ -233,7 +234,7 @@ def test_a_gold_completion_of_another_prompt_earns_nothing(world):
         vocabulary.prompts(task, starts).tolist(),
         vocabulary.completions(task, starts).tolist(),
     )
-    assert TaskReward(world)(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
+    assert TaskReward(strings())(prompts, gold[::-1], ["trav;2;A"] * 2) == [0.0, 0.0]
 
 
 def written(names: str) -> list[int]:
@@ -260,11 +261,10 @@ def written(names: str) -> list[int]:
     ],
 )
 def test_rewards_of_the_answer_alone_and_of_states(completion, answer, steps, monkeypatch):
-    world = World(8, 0)
     monkeypatch.setattr(World, "successor", np.roll(np.arange(8), -1))  # A -> B -> C ...
     given = [written("<bos> A B <trav> <trav> <solve>")], [written(completion)], ["trav trav;2;A"]
-    assert TaskReward(world, "answer")(*given) == [answer]
-    assert TaskReward(world, "steps")(*given) == [pytest.approx(steps)]
+    assert TaskReward(strings(), "answer")(*given) == [answer]
+    assert TaskReward(strings(), "steps")(*given) == [pytest.approx(steps)]
 
 
 def test_the_training_log(cell):
@@ -282,7 +282,7 @@ def test_the_training_log(cell):
 
 
 @pytest.mark.parametrize(("name", "trls"), [("grpo", GRPOTrainer), ("rloo", RLOOTrainer)])
-def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
+def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls, monkeypatch):
     trainer = trainer_of(cell, tmp_path, find(name)(), rl={"temperature": 0.7})
     tokens = torch.randint(3, 11, (6, 11), generator=torch.Generator().manual_seed(0))
     mask = torch.tensor(
@@ -304,6 +304,22 @@ def test_log_probabilities_and_entropies_are_trls(cell, tmp_path, name, trls):
     ]
     assert torch.allclose(*gradients, atol=1e-5)
     assert trainer._get_per_token_logps_and_entropies(*arguments)[1] is None
+    monkeypatch.setattr(module, "LARGE", 0)  # then they are computed as TRL does
+    large = trainer._get_per_token_logps_and_entropies(*arguments, compute_entropy=True)
+    assert torch.equal(large[0], theirs[0])
+    assert torch.equal(large[1], theirs[1])
+
+
+def test_learned_positions_count_from_the_first_token_behind_the_padding():
+    """As when completions are drawn; rotary positions need not, so other models are given none."""
+    ids = torch.tensor([[9, 10, 11, 12]])
+    padded, seen = torch.cat([torch.zeros_like(ids), ids], 1), torch.tensor([[0] * 4 + [1] * 4])
+    learned = tiny_model("gpt2", 30).eval()
+    plain = learned(ids).logits
+    places = module._positions(learned, seen)
+    assert torch.allclose(learned(padded, attention_mask=seen, **places).logits[:, 4:], plain)
+    assert not torch.allclose(learned(padded, attention_mask=seen).logits[:, 4:], plain)
+    assert module._positions(tiny_model("llama", 30), seen) == {}
 
 
 def test_every_prompt_is_used_once_in_file_order(cell, tmp_path, monkeypatch):
@@ -324,7 +340,7 @@ def test_without_reward_variance_nothing_is_learnt(cell, tmp_path):
     """
     shutil.copytree(cell / "data", tmp_path / "root" / "data")
     save_model(
-        build_model(tiny().model, World(8, 0), seed=0), World(8, 0), tmp_path / "root" / "sft"
+        build_model(tiny().model, strings().tokens, seed=0), strings(), tmp_path / "root" / "sft"
     )
     run(tmp_path / "root", tmp_path / "grpo", {"rl": {"beta": 0.0}})
     log = read(tmp_path / "grpo" / "training_log.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_origin.config.notation import ood_count
+from grpo_origin.config.notation import DatasetTask, ood_count
 from helpers import TINY, tiny
 
 
@@ -53,3 +53,20 @@ def test_settings_cannot_be_changed_after_validation():
     settings = tiny()
     with pytest.raises(Exception, match="frozen"):
         settings.rl.beta = 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "sums"),
+        ({"terms": 3, "negative": False}, "sums terms=3 negative=False"),
+        ({"templates": [0, 1, 2, 5, 8, 9]}, "sums templates=0-2,5,8-9"),
+        ({"templates": [3, 1]}, "sums templates=3,1"),
+        ({"words": ["a b", "c"], "depth": [2, 2]}, "sums words=a_b,c depth=2,2"),
+    ],
+)
+def test_the_name_of_a_task_of_a_data_set(options, name):
+    assert str(DatasetTask.model_validate({"dataset": "sums", **options})) == name
+    assert DatasetTask.model_validate(DatasetTask(dataset="sums", **options).written).options == (
+        options
+    )

@@ -17,9 +17,10 @@ from grpo_origin.evaluation.mass import exact_parts
 from grpo_origin.show import show
 from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
 from grpo_origin.training.model import load_model
-from helpers import Flat, tiny_study
+from helpers import Flat, strings, tiny_study
 
 CPU = torch.device("cpu")
+TOKENS = strings().tokens
 GOLD = [THINK, 20, 21, ANSWER, 22, 23, EOS]
 PLACE = ("mini", 0, "0.25")
 
@@ -40,14 +41,14 @@ PLACE = ("mini", 0, "0.25")
 def test_the_first_mistake_and_its_kind(written, wrong, kind):
     assert first_wrong(written, GOLD) == wrong
     if wrong is not None:
-        assert kind_of(written, GOLD, wrong) == kind
+        assert kind_of(written, GOLD, wrong, TOKENS) == kind
 
 
 def test_probabilities_are_those_that_exact_evaluation_has(cell):
     prompts = read_prompts(cell / "data" / "test.parquet", "ood")
     model, row = load_model(cell / "sft"), prompts.slice(3, 1).to_pylist()[0]
-    found = shown(model, row["prompt_ids"], row["completion_ids"], 4, CPU, 0)
-    parts = exact_parts(model, Sequences(prompts.slice(3, 1)), 1, CPU)
+    found = shown(model, row["prompt_ids"], row["completion_ids"], 4, CPU, 0, TOKENS)
+    parts = exact_parts(model, Sequences(prompts.slice(3, 1)), 1, CPU, TOKENS)
     for name in ("log_mass", "log_mass_markers", "log_mass_content"):
         assert getattr(found, name) == parts[name][0]
     assert sum(found.gold.log_probs) == pytest.approx(found.log_mass)
@@ -59,7 +60,7 @@ def test_probabilities_are_those_that_exact_evaluation_has(cell):
         assert EOS not in written.tokens[:-1]
         if written.wrong is None:
             assert written.log_probs == pytest.approx(found.gold.log_probs)
-    again = shown(model, row["prompt_ids"], row["completion_ids"], 4, CPU, 0)
+    again = shown(model, row["prompt_ids"], row["completion_ids"], 4, CPU, 0, TOKENS)
     assert [text.tokens for text in again.samples] == [text.tokens for text in found.samples]
 
 

@@ -18,9 +18,8 @@ from grpo_origin.rl import callbacks, signal
 from grpo_origin.rl import stage as stages
 from grpo_origin.rl import trainer as module
 from grpo_origin.tasks.tokenizer import THINK
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model, save_model
-from helpers import read, run_stage, tiny, weights_hash
+from helpers import read, run_stage, strings, tiny, weights_hash
 
 GROUP = tiny().rl.group_size
 SAMPLES = tiny().rl.prompts * GROUP
@@ -45,7 +44,7 @@ def mute(cell, tmp_path_factory):
     model = load_model(cell / "sft")
     with torch.no_grad():
         model.lm_head.weight[THINK] *= -1
-    save_model(model, World(8, 0), root / "sft")
+    save_model(model, strings(), root / "sft")
     return root
 
 

@@ -44,6 +44,22 @@ WROTE = [
     | {"position": 1, "token": "B", "part": "content", "probability": 0.5, "right": bool(method)}
     for stage, method in (("sft", None), ("grpo~ood", "grpo"))
 ]
+CELL = {"axis": "any name", "seed": 0, "ood_ratio": "0.10"}
+READ = [
+    CELL
+    | {"stage": stage, "method": method, "trained_on": method and "ood", "layer": 1}
+    | {"fitted_on": "both", "split": "ood", "step": "answer", "position": position, "prompts": 9}
+    | {"accuracy": 0.1 * position, "control": 0.04, "from_prompt": 0.5}
+    for stage, method in (("sft", None), ("grpo~ood", "grpo"))
+    for position in (1, 2)
+]
+HEADS = [
+    CELL
+    | {"head": "grpo_rm", "trained_on": "ood", "split": split, "prompts": 9, "without": 4}
+    | dict.fromkeys(("accuracy", "mass", "guess", "alignment"), 0.25)
+    | {"uniformity": -1.5, "without_before": 0.0, "without_after": 0.5}
+    for split in ("id", "ood")
+]
 WITH_PRETRAINING = ("pretrain", *STAGES, "raft~ood")
 
 
@@ -108,6 +124,8 @@ def sources(tmp_path_factory) -> Sources:
         answer_files=[frame(root / "answers.parquet", [drawn])],
         completion_files=[frame(root / "completions.parquet", WROTE)],
         faithfulness_files=[frame(root / "faithfulness.parquet", [traces])],
+        probe_files=[frame(root / "probes.parquet", READ)],
+        head_files=[frame(root / "heads.parquet", HEADS)],
         training=training,
         runs=[frame(root / "runs.parquet", [run | prompt | masses])],
         traces=[frame(root / "trace.parquet", [run | {"step": 10} | dict.fromkeys(course, 0.5)])],

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from grpo_origin.config.load import read_settings
 from grpo_origin.config.notation import TaskSpec
+from grpo_origin.tasks.domain import find
 from grpo_origin.tasks.split import is_test
 from grpo_origin.tasks.task import OPERATIONS, Task
 from grpo_origin.tasks.tokenizer import Vocabulary
@@ -173,17 +174,32 @@ def test_the_text_format_of_the_example():
 def test_no_prompt_is_the_beginning_of_another(name):
     """Else a pretrained model is right to go on with more operations, and its mass is capped."""
     settings = read_settings(REPO / "config/config.yaml", REPO / "config" / name)
-    specs = {task for axis in settings.axes.values() for task in (*axis.id, *axis.ood)}
+    strings = [axis for axis in settings.axes.values() if axis.domain == "strings"]
+    texts = [axis for axis in settings.axes.values() if axis.domain != "strings"]
+    specs = {task for axis in strings for task in (*axis.id, *axis.ood)}
     world, draws = World(settings.world.nodes, 0), np.random.default_rng(0)
     vocabulary = Vocabulary(world.nodes)
-    longest = draws.integers(0, world.nodes, (20, max(spec.length for spec in specs)))
+    longest = draws.integers(0, world.nodes, (20, max((spec.length for spec in specs), default=0)))
     prompts = []
     for spec in specs:
         task = Task(spec, world)  # strings that begin alike, whatever their length
         prompts += map(tuple, vocabulary.prompts(task, task.in_alphabet(longest[:, : spec.length])))
     assert len(set(prompts)) == len(prompts) == 20 * len(specs)
-    beginnings = {prompt[:end] for prompt in prompts for end in range(1, len(prompt))}
-    assert not beginnings & set(prompts)
+    assert not _beginnings(prompts) & set(prompts)
+    for axis in texts:
+        if axis.domain == "reasoning_gym":
+            pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: make text")
+        domain = find(axis.domain)(settings.world, axis, 0)
+        prompts = []
+        for task in (*axis.id, *axis.ood):
+            rendered = domain.rendered(task, domain.draw(task, draws, 50)).prompts
+            rows = zip(rendered.ids, rendered.lengths, strict=True)
+            prompts += [tuple(ids[:length].tolist()) for ids, length in rows]
+        assert not _beginnings(prompts) & set(prompts)
+
+
+def _beginnings(prompts):
+    return {prompt[:end] for prompt in prompts for end in range(1, len(prompt))}
 
 
 @given(cases(), st.data())

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 from grpo_origin.jobs.errors import ArtefactError, Interrupted, NotFinite
-from grpo_origin.tasks.world import World
 from grpo_origin.training import loop as module
 from grpo_origin.training import stage as training_stage
 from grpo_origin.training.loop import next_token_loss
@@ -28,6 +27,7 @@ from helpers import (
     read,
     run,
     run_stage,
+    strings,
     tiny,
     tiny_study,
     weights_hash,
@@ -295,7 +295,7 @@ def test_a_compiled_model_takes_blocks_of_many_sizes_with_few_graphs():
     Past torch's limit of recompilations it would go on uncompiled, without a word.
     """
     settings = tiny()
-    model = build_model(settings.model, World(settings.world.nodes, 0), 0)
+    model = build_model(settings.model, strings(settings.world.nodes).tokens, 0)
     counter = CompileCounter()
     compiled = torch.compile(model, backend=counter)
     for rows, length in [

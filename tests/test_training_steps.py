@@ -12,7 +12,7 @@ import torch
 from grpo_origin.config.stages import OptimiserSettings
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import Pool
-from grpo_origin.tasks.world import World, generator
+from grpo_origin.tasks.world import generator
 from grpo_origin.training import loop as module
 from grpo_origin.training.loop import learning_rate
 from grpo_origin.training.model import build_model, load_model
@@ -20,6 +20,7 @@ from helpers import (
     assert_same_weights,
     read,
     run,
+    strings,
     tiny,
 )
 
@@ -102,7 +103,7 @@ def test_one_pretraining_step_equals_a_hand_written_one(study, tmp_path, grad_no
     changes = {"pretrain": one_step}
     run("pretrain", study, tmp_path / "pretrain", changes=changes)
     options = tiny(**changes)
-    model = build_model(options.model, World(8, 0), 0)
+    model = build_model(options.model, strings().tokens, 0)
     pools = [Pool(study / "data" / f"pretrain-{split}.parquet") for split in ("id", "ood")]
     blocks = Mixture(*pools, 32, "0.25", 0).blocks(0, 32)
     rows = [

@@ -15,7 +15,7 @@ from grpo_origin.config.notation import SPLITS, ood_count
 from grpo_origin.config.paths import Paths, stage_of
 from grpo_origin.data.pools import write_pool
 from grpo_origin.data.prompt_sets import write_grpo, write_sft, write_test
-from grpo_origin.data.source import Source
+from grpo_origin.data.source import write_tokenizer
 from grpo_origin.data.summary import write_summary
 from grpo_origin.kept import data_is_kept, record_data, stage_inputs, stage_is_kept
 from grpo_origin.study import Study
@@ -48,7 +48,9 @@ def run_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, name
 def make_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
     """Write all data of an axis and seed: pools, SFT samples, RL prompts, test prompts, summary."""
     settings = study.settings
-    source = Source(settings.world, settings.axes[axis], seed)
+    source = study.source(axis, seed, paths)
+    if source.tokenizer:
+        write_tokenizer(source, source.tokenizer, study.base.folder if study.base else None)
     files: dict[str, str | Path] = {name: paths.data(axis, seed, name) for name in DATA_FILES}
     samples = settings.pretrain.samples
     counts = {"id": samples, "ood": ood_count(settings.pretrain.ood_pool, samples)}
@@ -71,23 +73,28 @@ def train_stage(study: Study, paths: Paths, axis: str, seed: int, ratio: str, na
     names = [stage.name for stage in study.grid.stages]
     if name not in names:
         raise ValueError(f"this run has no stage {name!r} (it has: {', '.join(names)})")
+    import torch
+
     from grpo_origin.training.loop import pretrain, sft
 
+    if torch.cuda.is_initialized():  # by a stage before this one, whose memory is not this one's
+        torch.cuda.reset_peak_memory_stats()
     settings, stage = study.settings, stage_of(name)
     inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     outputs = paths.stage(axis, seed, ratio, name), paths.checkpoint(axis, seed, ratio, name)
     how: dict[str, Any] = {"numerics": settings.numerics, "runtime": settings.runtime}
-    data = Source(settings.world, settings.axes[axis], seed)
+    data = study.source(axis, seed, paths)
     if stage.method and stage.trained_on:
         from grpo_origin.rl.stage import train_rl
 
-        how |= {"rl": settings.rl, "method": study.methods[stage.method]}
+        how |= {"rl": settings.rl, "method": study.methods[stage.method], "lora": settings.lora}
         train_rl(*inputs, stage.trained_on, *outputs, data=data, **how)
     elif name == "sft" and settings.sft:
-        sft(*inputs, *outputs, world=data.world, sft=settings.sft, **how)
+        how |= {"sft": settings.sft, "lora": settings.lora}
+        sft(*inputs, *outputs, domain=data.domain, **how)
     else:
         how |= {"model": settings.model, "pretrain": settings.pretrain}
-        pretrain(*inputs, *outputs, world=data.world, ratio=ratio, **how)
+        pretrain(*inputs, *outputs, domain=data.domain, ratio=ratio, **how)
 
 
 def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) -> None:
@@ -103,6 +110,7 @@ def evaluate_cell(study: Study, paths: Paths, axis: str, seed: int, ratio: str) 
         axis=axis,
         seed=seed,
         ratio=ratio,
+        tokens=study.source(axis, seed, paths).domain.tokens,
         variant=study.variant,
         evaluation=settings.evaluation,
         numerics=settings.numerics,

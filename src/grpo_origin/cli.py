@@ -82,6 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     board.set_defaults(run=_leaderboard)
     board.add_argument("folder", help="run folder such as results/leaderboard")
 
+    against = commands.add_parser("contrasts", help="the variants of a run as Markdown")
+    against.set_defaults(run=_contrasts)
+    against.add_argument("folder", help="run folder such as results/ablations")
+    rates = commands.add_parser(
+        "rates", help="each method's learning rate, chosen from a pilot run"
+    )
+    rates.set_defaults(run=_rates)
+    rates.add_argument("folder", help="run folder such as results/rates")
+
     for command in (cell, stage, shown):
         needed = command is not shown  # which can be told a folder instead
         command.add_argument("--axis", required=needed)
@@ -179,6 +188,33 @@ def _leaderboard(options: argparse.Namespace) -> None:
     table = _table(options.folder, "leaderboard")
     main = method_label(main_method(settings["methods"]))
     print(leaderboard_page(table, settings["run"], main, settings["claims"]["equivalent"]))
+
+
+def _contrasts(options: argparse.Namespace) -> None:
+    from grpo_origin.report.contrasts import contrasts_text
+
+    _, settings = _judged(options.folder)
+    table = _table(options.folder, "contrasts")
+    if table.empty:
+        raise ConfigError(f"{options.folder}: this run has no variants")
+    print(contrasts_text(table, settings))
+
+
+def _rates(options: argparse.Namespace) -> None:
+    from grpo_origin.analysis.rates import as_methods, chosen_rates
+    from grpo_origin.config.places import run_at
+    from grpo_origin.study import read_study
+
+    board = _table(options.folder, "leaderboard")
+    study = read_study(run_at(options.folder).settings)
+    rates = {
+        member.variant: {
+            name: method.settings(member.settings.rl).learning_rate
+            for name, method in member.methods.items()
+        }
+        for member in (study, *study.variants)
+    }
+    print(as_methods(chosen_rates(board[board["trained_on"] == "ood"], rates)))
 
 
 def _seed_means(folder: str | Path) -> pd.DataFrame | None:

@@ -15,20 +15,20 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from grpo_origin import lineage
+from grpo_origin import amounts, lineage
 from grpo_origin.config.fields import ConfigError, Section
 from grpo_origin.config.grid import Cell
-from grpo_origin.config.notation import ood_count
 from grpo_origin.config.paths import variant_of
 from grpo_origin.config.schema import ResourceSettings, Settings
 from grpo_origin.config.stages import ModelSettings
 from grpo_origin.study import Study, read_study
-from grpo_origin.tasks.tokenizer import Vocabulary
+from grpo_origin.tasks.domain import domain_of
 
 START_SECONDS = 1.0  # of a job that does next to nothing, beside others on a machine
 FLOAT = 4  # bytes of a weight or an optimiser moment
 # The stage, a section of `resources`, that a rule's jobs count under if it is not the rule's name.
 STAGES = {
+    "tokenizer": "data",
     "pretraining_data": "data",
     "prompts": "data",
     "data_summary": "data",
@@ -37,6 +37,8 @@ STAGES = {
     "answers": "evaluate",
     "completions": "evaluate",
     "faithfulness": "evaluate",
+    "probes": "evaluate",
+    "representation": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
     "claims": "figures",
@@ -114,6 +116,8 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     rl          the method's steps, each as long as one of plain GRPO with as many completions:
                 short for methods that draw more
     evaluate    test prompts of all splits x models of a cell
+    probes      twice, for the fits, prompts fitted and tested on x models of a cell
+    representation  prompts of all kinds of training, each as long as an SFT sample
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
     sampling, faithfulness   completions, as those of steps: too long, as sampling trains nothing
 
@@ -121,8 +125,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     are not here do little but start.
     """
     settings, theory = study.settings, study.settings.theory
-    vocabulary = len(Vocabulary(settings.world.nodes))
-    own = matmul_parameters(settings.model, vocabulary)
+    own = _multiplying(study)
     a_step = rates.grpo_step_completions or settings.rl.prompts_per_step * settings.rl.group_size
     per_completion = (rates.grpo_step_s - rates.grpo_step_fixed_s) / a_step
 
@@ -133,31 +136,23 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         rl = member.methods[job["method"]].settings(member.settings.rl)
         return rl.steps * step(rl.prompts_per_step * rl.group_size)
 
-    def faithful_seconds(member: Study, job: Cell) -> float:
-        measured, axis = member.settings.faithfulness, member.settings.axes[job["axis"]]
-        if not measured:
-            return 0.0
-        tasks = [len(task.operations) > measured.depth for task in (*axis.id, *axis.ood)]
-        drawn = sum(tasks) * measured.prompts * measured.samples
-        return len(member.grid.stages) * drawn * per_completion
-
     def sized(seconds: Callable[[Study, Cell], float]) -> Callable[[Study, Cell], float]:
         """Of a job with a model, which may be larger than the run's."""
-        return lambda member, job: (
-            seconds(member, job) * matmul_parameters(member.settings.model, vocabulary) / own
-        )
+        return lambda member, job: seconds(member, job) * _multiplying(member) / own
 
     def over(units: Callable[[Study, Cell], float], rate: float) -> Callable[[Study, Cell], float]:
         return lambda member, job: units(member, job) / rate
 
     return {
-        "pretraining_data": over(_pool, rates.data_samples_per_s),
-        "data_summary": over(_pool, rates.summary_samples_per_s),
-        "pretrain": sized(over(_pretraining, rates.pretrain_samples_per_s)),
-        "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
+        "pretraining_data": over(amounts.pool, rates.data_samples_per_s),
+        "data_summary": over(amounts.pool, rates.summary_samples_per_s),
+        "pretrain": sized(over(amounts.pretraining, rates.pretrain_samples_per_s)),
+        "sft": sized(over(amounts.fine_tuning, rates.sft_samples_per_s)),
         "rl": sized(rl_seconds),
-        "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
-        "faithfulness": sized(faithful_seconds),
+        "evaluate": sized(over(amounts.evaluated, rates.evaluate_prompts_per_s)),
+        "faithfulness": sized(lambda *job: amounts.drawn(*job) * per_completion),
+        "probes": sized(over(amounts.probed, rates.evaluate_prompts_per_s)),
+        "representation": sized(over(amounts.of_heads, rates.sft_samples_per_s)),
         "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
         "sampling": lambda member, job: (
             2 * theory.sampled_prompts * theory.samples * per_completion
@@ -199,24 +194,24 @@ def guesses(study: Study, shipped: Path) -> Callable[[str, Cell], float]:
     return guess
 
 
-def _pool(study: Study, job: Cell) -> float:
-    settings = study.settings.pretrain
-    return settings.samples + ood_count(settings.ood_pool, settings.samples)
+def _vocabulary(settings: Settings, *axes: str) -> int:
+    """Tokens of a model of these axes: of the one with most."""
+    return max(domain_of(settings, axis).vocabulary_size for axis in axes)
 
 
-def _pretraining(study: Study, job: Cell) -> float:
-    return study.settings.pretrain.samples
+def _parameters(study: Study, *axes: str) -> int:
+    """Parameters of a model of these axes; of a base from outside, those in its files."""
+    if study.base:
+        return study.base.parameters
+    return parameters(study.settings.model, _vocabulary(study.settings, *axes))
 
 
-def _fine_tuning(study: Study, job: Cell) -> float:
-    sft = study.settings.sft
-    return sft.epochs * sft.samples if sft else 0
-
-
-def _evaluated(study: Study, job: Cell) -> float:
+def _multiplying(study: Study) -> int:
+    """Those of them that multiply every token."""
+    if study.base:
+        return study.base.matmul_parameters
     settings = study.settings
-    splits = len(settings.axes[job["axis"]].splits)
-    return splits * settings.evaluation.prompts * len(study.grid.stages)
+    return matmul_parameters(settings.model, _vocabulary(settings, *settings.axes))
 
 
 def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
@@ -230,12 +225,11 @@ def disk(study: Study, rates: Rates, at_once: int) -> dict[str, float]:
 
     def size(job: Cell) -> int:
         """Bytes of a job's model."""
-        settings = members[variant_of(job["place"])].settings
-        return FLOAT * parameters(settings.model, len(Vocabulary(settings.world.nodes)))
+        return FLOAT * _parameters(members[variant_of(job["place"])], job["axis"])
 
     models = [size(job) for rule in ("pretrain", "sft", "rl") for job in planned[rule]]
     pools = sum(
-        _pool(members[variant_of(job["place"])], job) for job in planned["pretraining_data"]
+        amounts.pool(members[variant_of(job["place"])], job) for job in planned["pretraining_data"]
     )
     return {
         "models": sum(models),
@@ -267,7 +261,7 @@ def plan(study: Study, rates: Rates, at_once: int = 100) -> dict[str, Any]:
     space = disk(study, rates, at_once)
     return {
         "run": settings.run,
-        "parameters": parameters(settings.model, len(Vocabulary(settings.world.nodes))),
+        "parameters": _parameters(study, *settings.axes),
         "jobs": sum(count.values()),
         "stages": stages,
         "gpu_hours": totals["GPU"],
@@ -286,11 +280,12 @@ def find_rates(
     """Rates given, else those of an entry of the file.
 
     The entry is that of `scale`, or of the run's name, or the first that was measured with the same
-    model. Raises ConfigError, naming the options, if rates are missing.
+    model, which a base from outside is not. Raises ConfigError, naming the options, if rates are
+    missing.
     """
     entries = _entries(file)
     names = [name for name in (scale or settings.run,) if name in entries]
-    if not names and not scale:
+    if not names and not scale and not settings.pretrain.base:
         model = settings.model.model_dump()
         names = [
             name

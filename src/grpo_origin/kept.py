@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from grpo_origin.config.grid import DATA_FILES
-from grpo_origin.config.paths import PROVENANCE, Paths, stage_of
+from grpo_origin.config.paths import PROVENANCE, TOKENIZER, Paths, stage_of
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import write_json
 from grpo_origin.jobs.fingerprint import PACKAGE, code_fingerprint
 from grpo_origin.jobs.provenance import content_fingerprint
 from grpo_origin.study import Study
+from grpo_origin.tasks.domain import find
 
 DATA_WRITERS = ("pools", "prompt_sets", "source", "summary")  # modules of data that `cell` calls
 
@@ -46,7 +47,9 @@ def stage_is_kept(study: Study, paths: Paths, axis: str, seed: int, ratio: str, 
     inputs = stage_inputs(study, paths, axis, seed, ratio, name)
     files = [path if path.endswith(".parquet") else f"{path}/model.safetensors" for path in inputs]
     identity = record.get("identity", {})
-    return identity.get("inputs") == _contents(files) and identity.get("code") == _code(study, name)
+    return identity.get("inputs") == _contents(files) and identity.get("code") == _code(
+        study, axis, name
+    )
 
 
 def data_is_kept(study: Study, paths: Paths, axis: str, seed: int) -> bool:
@@ -62,6 +65,9 @@ def record_data(study: Study, paths: Paths, axis: str, seed: int) -> None:
 
 def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, Any]:
     settings = study.settings
+    files = [paths.data(axis, seed, name) for name in DATA_FILES]
+    if axis in study.grid.tokenized:
+        files.append(paths.data(axis, seed, TOKENIZER))
     return {
         "settings": {
             "seed": seed,
@@ -73,9 +79,12 @@ def _data_record(study: Study, paths: Paths, axis: str, seed: int) -> dict[str, 
             "sft_counts": study.sft_counts,
             "rl_prompts": study.rl_prompts,
             "test_prompts": settings.evaluation.prompts,
+            "base": study.base.digest if study.base and axis in study.grid.tokenized else None,
         },
-        "code": code_fingerprint(*(PACKAGE / "data" / f"{name}.py" for name in DATA_WRITERS)),
-        "files": _contents(paths.data(axis, seed, name) for name in DATA_FILES),
+        "code": code_fingerprint(
+            *(PACKAGE / "data" / f"{name}.py" for name in DATA_WRITERS), _domain_file(study, axis)
+        ),
+        "files": _contents(files),
     }
 
 
@@ -84,9 +93,9 @@ def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str,
     from grpo_origin.training.numerics import choose_device, resolved
 
     settings, stage = study.settings, stage_of(name)
-    sections = ("world", "model", "pretrain", "sft", "rl")
+    sections = ("world", "model", "pretrain", "sft", "rl", "lora")
     values: dict[str, Any] = settings.model_dump(mode="json", include={*sections})
-    values |= {"seed": seed, "ratio": ratio}
+    values |= {"seed": seed, "ratio": ratio, "base": study.base.digest if study.base else None}
     device = choose_device(settings.numerics, settings.runtime.threads)
     values["numerics"] = resolved(settings.numerics, device)
     if stage.method:
@@ -97,14 +106,17 @@ def _stage_settings(study: Study, seed: int, ratio: str, name: str) -> dict[str,
     return values
 
 
-def _code(study: Study, name: str) -> str:
+def _domain_file(study: Study, axis: str) -> str:
+    return inspect.getfile(find(study.settings.axes[axis].domain))
+
+
+def _code(study: Study, axis: str, name: str) -> str:
     """Digest of the code of a stage, as its identity holds it."""
-    method = stage_of(name).method
+    method, domain = stage_of(name).method, _domain_file(study, axis)
     if not method:
-        return code_fingerprint(PACKAGE / "training" / "loop.py")
-    return code_fingerprint(
-        PACKAGE / "rl" / "stage.py", inspect.getfile(type(study.methods[method]))
-    )
+        return code_fingerprint(PACKAGE / "training" / "loop.py", domain)
+    file = inspect.getfile(type(study.methods[method]))
+    return code_fingerprint(PACKAGE / "rl" / "stage.py", file, domain)
 
 
 def _contents(files: Iterable[str]) -> list[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from grpo_origin.config.grid import DATA_FILES, Cell
-from grpo_origin.config.paths import BASE, place_of, rl_stage, stage_of
+from grpo_origin.config.paths import BASE, TOKENIZER, place_of, rl_stage, stage_of
 from grpo_origin.study import Study
 
 # Rules whose outputs lie at a variant's place; the others are of the run alone.
 PLACED = (
+    "tokenizer",
     "pretraining_data",
     "prompts",
     "data_summary",
@@ -35,8 +36,11 @@ def family(study: Study) -> dict[str, Study]:
 def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
     """The settings that decide a data file (`data/sft`, ...) or a stage (`sft`, ...) of an axis."""
     settings = study.settings
-    tasks = settings.axes[axis].model_dump(include={"id", "ood"})
-    origin = {"world": settings.world.model_dump(), "tasks": tasks}
+    left_out = {"ratios", "theory", "mixed"}
+    tasks = settings.axes[axis].model_dump(exclude=left_out)
+    origin: dict[str, Any] = {"world": settings.world.model_dump(), "tasks": tasks}
+    if axis in study.grid.tokenized:
+        origin["base"] = settings.pretrain.base  # whose tokenizer writes all data
     if name.startswith("data/"):
         return origin | _data(study, axis, name.removeprefix("data/"))
     numerics = {"numerics": settings.numerics.model_dump()}
@@ -45,7 +49,7 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
         return origin | numerics | own
     before = lineage(study, axis, study.previous(name))
     if name == "sft":
-        return {"from": before, "sft": settings.model_dump(include={"sft"})} | numerics
+        return {"from": before, "sft": settings.model_dump(include={"sft", "lora"})} | numerics
     stage = stage_of(name)
     method = study.methods[str(stage.method)]
     return {
@@ -54,6 +58,7 @@ def lineage(study: Study, axis: str, name: str) -> dict[str, Any]:
         "rl": method.settings(settings.rl).model_dump(),
         "method": {stage.method: method.model_dump()},
         "trained_on": stage.trained_on,
+        "lora": settings.model_dump(include={"lora"}),
     } | numerics
 
 
@@ -65,6 +70,8 @@ def _data(study: Study, axis: str, name: str) -> dict[str, Any]:
         return {"prompts": study.rl_prompts, "sft_counts": study.sft_counts}
     if name == "test":
         return {"prompts": settings.evaluation.prompts, "mixed": settings.axes[axis].mixed}
+    if name == TOKENIZER:
+        return {}
     return {"samples": settings.pretrain.samples, "ood_pool": settings.pretrain.ood_pool}
 
 
@@ -114,6 +121,7 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
     """Whether a job of a variant makes what no earlier one does."""
     cell: Cell = {key: wildcards[key] for key in ("axis", "seed", "ratio") if key in wildcards}
     names = {
+        "tokenizer": [f"data/{TOKENIZER}"],
         "pretraining_data": ["data/pretrain-id"],
         "prompts": [f"data/{wildcards.get('set')}"],
         "data_summary": [f"data/{name}" for name in DATA_FILES],

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import PROVENANCE, Paths
-from grpo_origin.config.places import completions_of, faithfulness_of
+from grpo_origin.config.places import (
+    completions_of,
+    faithfulness_of,
+    probes_of,
+    representation_of,
+)
 from grpo_origin.study import Study
 
 if TYPE_CHECKING:
@@ -98,6 +103,8 @@ def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
         completion_files=there(
             [completions_of(paths, **cell) for cell in study.grid.shown_cells if cell in cells]
         ),
+        probe_files=there([probes_of(paths, **cell) for cell in cells]),
+        head_files=there([representation_of(paths, **cell) for cell in cells]),
         samples=there([paths.sampling(**cell) for cell in study.grid.sampled_cells]),
         training=[
             (
@@ -114,6 +121,7 @@ def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
         betas=study.betas,
         budget=study.budget,
         demonstrations=study.demonstrations,
+        gold_tokens=study.gold_tokens,
     )
 
 

@@ -65,7 +65,6 @@ def show(
     """
     from grpo_origin.data.prompt_sets import read_prompts
     from grpo_origin.evaluation.completions import SAMPLES, shown
-    from grpo_origin.tasks.tokenizer import Vocabulary
     from grpo_origin.training.model import load_model
     from grpo_origin.training.numerics import choose_device
 
@@ -81,7 +80,8 @@ def show(
         raise ConfigError(f"--samples: must be at least 0, not {samples}")
     row = prompts.slice(number, 1).to_pylist()[0]
     prompt, gold = row["prompt_ids"], row["completion_ids"]
-    names = Vocabulary(study.settings.world.nodes).tokens
+    tokens = study.source(axis, seed, paths).domain.tokens
+    names = tokens.names
     device = choose_device(study.settings.numerics, study.settings.runtime.threads)
     lines = [
         f"{axis}, seed {seed}, OOD ratio {ratio}, {split} prompt {number}: {row['task']}",
@@ -90,7 +90,7 @@ def show(
     ]
     for stage in stages:
         model = load_model(paths.stage(axis, seed, ratio, stage))
-        found = shown(model, prompt, gold, samples, device, seed)
+        found = shown(model, prompt, gold, samples, device, seed, tokens)
         lines += ["", *_stage(stage, found, gold, names)]
     return "\n".join(lines)
 

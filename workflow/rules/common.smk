@@ -26,6 +26,7 @@ from grpo_origin.config.paths import (
     BASE,
     REFERENCE_LEDGER,
     REFERENCE_SETTINGS,
+    TOKENIZER,
     place_of,
     variant_of,
 )
@@ -91,6 +92,13 @@ def code_of(script, *more):
     )
 
 
+def code_in_domain(script, *more):
+    """The same with the domain of a job's axis, which is found by its name."""
+    domains = {axis.domain for axis in SETTINGS.axes.values()}
+    codes = {name: code_of(script, *more, f"tasks/domains/{name}") for name in domains}
+    return lambda wildcards: codes[SETTINGS.axes[wildcards.axis].domain]
+
+
 def member_of(wildcards):
     """The run or the variant whose files a job makes."""
     return FAMILY[variant_of(getattr(wildcards, "place", ""))]
@@ -109,6 +117,12 @@ def settings_of(*sections):
     """Sections of the settings, and which job it is: another cell's result is not its own."""
     values = {section: section_of_job(section) for section in sections}
     return values | {"job": lambda wildcards: dict(wildcards.items())}
+
+
+def base_of(wildcards):
+    """The base model from outside that a job's run or variant starts from, by name and content."""
+    base = member_of(wildcards).base
+    return {"name": base.name, "digest": base.digest} if base else None
 
 
 def axis_of(wildcards):
@@ -151,6 +165,11 @@ def data_of(name):
         return maker(STUDY, variant, group, f"data/{name}").paths.data(**group, name=name)
 
     return path
+
+
+def tokenizer_of(wildcards):
+    """The tokenizer of a job's axis and seed, where that is a file."""
+    return data_of(TOKENIZER)(wildcards) if wildcards.axis in GRID.tokenized else []
 
 
 def stage_folder(variant, cell, stage):

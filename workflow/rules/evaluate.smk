@@ -1,10 +1,16 @@
-from grpo_origin.config.places import completions_of, faithfulness_of
+from grpo_origin.config.places import (
+    completions_of,
+    faithfulness_of,
+    probes_of,
+    representation_of,
+)
 
 
 rule evaluate:
     input:
         stages=stages_of_cell,
         test=data_of("test"),
+        tokenizer=tokenizer_of,
     output:
         PATTERNS.evaluation(**CELL),
     log:
@@ -13,19 +19,22 @@ rule evaluate:
     resources:
         **cluster("evaluate"),
     params:
-        **settings_of("evaluation", "numerics"),
+        **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
         stages=stage_names,
         variant=lambda wildcards: member_of(wildcards).variant,
-        code=code_of("evaluate"),
+        code=code_in_domain("evaluate"),
     script:
         "../scripts/evaluate.py"
 
 
-# Only where a right answer counts whatever its trace, in the run and in variants: exact masses are of one trace.
+# Only where a right answer counts whatever its trace, in the run and in variants, or where more than
+# the reference completion may be right: exact masses are of one.
 rule answers:
     input:
         stages=stages_of_cell,
         test=data_of("test"),
+        tokenizer=tokenizer_of,
     output:
         PATTERNS.answers(**CELL),
     log:
@@ -35,9 +44,10 @@ rule answers:
         **cluster("evaluate"),
     params:
         **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
         stages=stage_names,
         variant=lambda wildcards: member_of(wildcards).variant,
-        code=code_of("answers"),
+        code=code_in_domain("answers"),
     script:
         "../scripts/answers.py"
 
@@ -47,6 +57,7 @@ rule faithfulness:
     input:
         stages=stages_of_cell,
         test=data_of("test"),
+        tokenizer=tokenizer_of,
     output:
         faithfulness_of(PATTERNS, **CELL),
     log:
@@ -56,9 +67,10 @@ rule faithfulness:
         **cluster("evaluate"),
     params:
         **settings_of("world", "faithfulness", "evaluation", "numerics"),
+        axis=axis_of,
         stages=stage_names,
         variant=lambda wildcards: member_of(wildcards).variant,
-        code=code_of("faithfulness"),
+        code=code_in_domain("faithfulness"),
     script:
         "../scripts/faithfulness.py"
 
@@ -69,6 +81,7 @@ rule completions:
         stages=[PATHS.stage(**CELL, stage=name) for name in GRID.shown_stages],
         test=PATHS.data(**GROUP, name="test"),
         evaluation=PATHS.evaluation(**CELL),
+        tokenizer=tokenizer_of,
     output:
         completions_of(PATHS, **CELL),
     log:
@@ -78,7 +91,51 @@ rule completions:
         **cluster("evaluate"),
     params:
         **settings_of("world", "numerics"),
+        axis=axis_of,
         stages=GRID.shown_stages,
-        code=code_of("completions"),
+        code=code_in_domain("completions"),
     script:
         "../scripts/completions.py"
+
+
+# Only where the run asks for them, of its own settings: what a linear probe reads off every stage.
+rule probes:
+    input:
+        stages=[PATHS.stage(**CELL, stage=stage.name) for stage in GRID.stages],
+        test=PATHS.data(**GROUP, name="test"),
+        tokenizer=tokenizer_of,
+    output:
+        probes_of(PATHS, **CELL),
+    log:
+        PATHS.log("probes", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "probes", "evaluation", "numerics"),
+        axis=axis_of,
+        stages=[stage.name for stage in GRID.stages],
+        code=code_in_domain("probes"),
+    script:
+        "../scripts/probes.py"
+
+
+# Likewise: heads over a fixed set on the pretrained model.
+rule representation:
+    input:
+        model=PATHS.stage(**CELL, stage="pretrain"),
+        test=PATHS.data(**GROUP, name="test"),
+        tokenizer=tokenizer_of,
+    output:
+        representation_of(PATHS, **CELL),
+    log:
+        PATHS.log("representation", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "representation", "numerics"),
+        axis=axis_of,
+        code=code_in_domain("representation"),
+    script:
+        "../scripts/representation.py"

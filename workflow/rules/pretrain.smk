@@ -2,6 +2,7 @@ rule pretrain:
     input:
         id=data_of("pretrain-id"),
         ood=data_of("pretrain-ood"),
+        tokenizer=tokenizer_of,
     output:
         directory(PATTERNS.stage(**CELL, stage="pretrain")),
     log:
@@ -11,7 +12,9 @@ rule pretrain:
         **cluster("pretrain"),
     params:
         **settings_of("world", "model", "pretrain", "numerics"),
+        axis=axis_of,
+        base=base_of,
         checkpoint=PATTERNS.checkpoint(**CELL, stage="pretrain"),
-        code=code_of("pretrain"),
+        code=code_in_domain("pretrain"),
     script:
         "../scripts/pretrain.py"

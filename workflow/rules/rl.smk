@@ -3,7 +3,7 @@ from grpo_origin.config.paths import rl_stage
 
 RL_STAGE = rl_stage("{trained_on}", "{method}")
 RL_CODE = {
-    name: code_of("rl", f"rl/methods/{name}")
+    name: code_in_domain("rl", f"rl/methods/{name}")
     for member in FAMILY.values()
     for name in member.methods
 }
@@ -13,6 +13,7 @@ rule rl:
     input:
         model=model_before(RL_STAGE),
         prompts=data_of("grpo"),
+        tokenizer=tokenizer_of,
     output:
         directory(PATTERNS.stage(**CELL, stage=RL_STAGE)),
     log:
@@ -21,10 +22,10 @@ rule rl:
     resources:
         **cluster("rl"),
     params:
-        **settings_of("world", "rl", "numerics"),
+        **settings_of("world", "rl", "lora", "numerics"),
         axis=axis_of,
         method=lambda wildcards: member_of(wildcards).methods[wildcards.method].model_dump(),
         checkpoint=PATTERNS.checkpoint(**CELL, stage=RL_STAGE),
-        code=lambda wildcards: RL_CODE[wildcards.method],
+        code=lambda wildcards: RL_CODE[wildcards.method](wildcards),
     script:
         "../scripts/rl.py"

@@ -2,6 +2,7 @@ rule sft:
     input:
         model=model_before("sft"),
         samples=data_of("sft"),
+        tokenizer=tokenizer_of,
     output:
         directory(PATTERNS.stage(**CELL, stage="sft")),
     log:
@@ -10,8 +11,9 @@ rule sft:
     resources:
         **cluster("sft"),
     params:
-        **settings_of("world", "sft", "numerics"),
+        **settings_of("world", "sft", "lora", "numerics"),
+        axis=axis_of,
         checkpoint=PATTERNS.checkpoint(**CELL, stage="sft"),
-        code=code_of("sft"),
+        code=code_in_domain("sft"),
     script:
         "../scripts/sft.py"

@@ -19,6 +19,8 @@ PLACES = [cell["place"] for cell in JOBS["evaluate"]]
 ANSWERS = [
     path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
 ]
+PROBES = [probes_of(PATHS, **cell) for cell in GRID.jobs["probes"]]
+HEADS = [representation_of(PATHS, **cell) for cell in GRID.jobs["representation"]]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
 FAITHFULNESS = [
     path
@@ -39,10 +41,12 @@ TRAINED_FOLDERS = [
     for variant, axis, seed, ratio, stage in TRAINED
 ]
 
-# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown.
+# By variant: KL weights of its methods, completions of an RL stage, OOD samples that SFT is shown,
+# tokens of right completions of OOD prompts before RL.
 BETAS = {variant: member.betas for variant, member in FAMILY.items()}
 BUDGETS = {variant: member.budget for variant, member in FAMILY.items()}
 DEMONSTRATIONS = {variant: member.demonstrations for variant, member in FAMILY.items()}
+GOLD_TOKENS = {variant: member.gold_tokens for variant, member in FAMILY.items()}
 
 
 rule tables:
@@ -52,6 +56,8 @@ rule tables:
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
+        probes=PROBES,
+        heads=HEADS,
     output:
         tables=list(table_outputs(EVALUATION_TABLES)),
         readme=PATHS.tables_readme,
@@ -99,6 +105,7 @@ rule claims:
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
+        heads=HEADS,
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
         tables=list(table_outputs(CLAIM_TABLES)),
@@ -116,6 +123,7 @@ rule claims:
         betas=BETAS,
         budgets=BUDGETS,
         demonstrations=DEMONSTRATIONS,
+        gold_tokens=GOLD_TOKENS,
         reference=content_fingerprint(REFERENCE[0]) if IS_COMPARED else None,
         code=code_of("claims"),
     script:

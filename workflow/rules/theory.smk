@@ -7,6 +7,7 @@ rule converge:
     input:
         model=PATHS.stage(**CELL, stage=SETTINGS.before_rl[-1]),
         prompts=PATHS.data(**GROUP, name="grpo"),
+        tokenizer=tokenizer_of,
         test=PATHS.data(**GROUP, name="test"),
     output:
         prompts=PATHS.theory(**CELL, method="{method}", beta="{beta}"),
@@ -21,8 +22,9 @@ rule converge:
         **cluster("theory"),
     params:
         **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
         theory=SETTINGS.theory.model_dump(exclude={"betas", "seeds", "samples", "sampled_prompts"}),
-        code=code_of("converge", *(f"rl/methods/{name}" for name in CONVERGED_METHODS)),
+        code=code_in_domain("converge", *(f"rl/methods/{name}" for name in CONVERGED_METHODS)),
     script:
         "../scripts/converge.py"
 

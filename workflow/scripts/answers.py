@@ -3,7 +3,7 @@ from grpo_origin.jobs.job import job, runtime
 with job(snakemake, "answers {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
     from grpo_origin.evaluation.sampling import answers
-    from grpo_origin.tasks.world import World
+    from grpo_origin.data.source import Source
 
     params = snakemake.params
     answers(
@@ -13,7 +13,7 @@ with job(snakemake, "answers {axis} seed~{seed} ood~{ratio}".format(**snakemake.
         axis=snakemake.wildcards.axis,
         ratio=snakemake.wildcards.ratio,
         variant=params.variant,
-        world=World.of(params.world, snakemake.wildcards.seed),
+        domain=Source.of_job(snakemake).domain,
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),

@@ -11,7 +11,9 @@ with job(snakemake, "claims"):
         params.betas,
         params.budgets,
         params.demonstrations,
+        params.gold_tokens,
         runs=inputs.runs,
+        head_files=inputs.heads,
         reference=next(iter(inputs.reference), ""),
     )
     write_tables(snakemake.output.tables, sources)

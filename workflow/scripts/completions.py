@@ -3,7 +3,7 @@ from grpo_origin.jobs.job import job, runtime
 with job(snakemake, "completions {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import NumericsSettings
     from grpo_origin.evaluation.written import write_completions
-    from grpo_origin.tasks.world import World
+    from grpo_origin.data.source import Source
 
     params = snakemake.params
     write_completions(
@@ -13,7 +13,7 @@ with job(snakemake, "completions {axis} seed~{seed} ood~{ratio}".format(**snakem
         snakemake.output[0],
         axis=snakemake.wildcards.axis,
         ratio=snakemake.wildcards.ratio,
-        world=World.of(params.world, snakemake.wildcards.seed),
+        domain=Source.of_job(snakemake).domain,
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

@@ -9,7 +9,7 @@ with job(
     from grpo_origin.config.schema import TheorySettings
     from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
     from grpo_origin.rl.converge import converge
-    from grpo_origin.tasks.world import World
+    from grpo_origin.data.source import Source
 
     params, wildcards = snakemake.params, snakemake.wildcards
     converge(
@@ -22,7 +22,7 @@ with job(
         beta=wildcards.beta,
         axis=wildcards.axis,
         ratio=wildcards.ratio,
-        world=World.of(params.world, wildcards.seed),
+        domain=Source.of_job(snakemake).domain,
         theory=TheorySettings(**params.theory),
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),

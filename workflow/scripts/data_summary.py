@@ -5,6 +5,7 @@ with job(snakemake, "data summary {axis} seed~{seed}".format(**snakemake.wildcar
     from grpo_origin.data.summary import write_summary
 
     params = snakemake.params
-    source = Source.of(params.world, params.axis, snakemake.wildcards.seed)
-    files = {name.replace("_", "-"): path for name, path in snakemake.input.items()}
+    source = Source.of_job(snakemake)
+    inputs = snakemake.input.items()
+    files = {name.replace("_", "-"): path for name, path in inputs if name != "tokenizer"}
     write_summary(source, files, params.ratios, params.samples, snakemake.output[0])

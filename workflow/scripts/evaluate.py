@@ -2,6 +2,7 @@ from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake, "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
     from grpo_origin.config.stages import NumericsSettings, EvaluationSettings
+    from grpo_origin.data.source import Source
     from grpo_origin.evaluation.mass import evaluate
 
     params = snakemake.params
@@ -12,6 +13,7 @@ with job(snakemake, "evaluate {axis} seed~{seed} ood~{ratio}".format(**snakemake
         axis=snakemake.wildcards.axis,
         seed=int(snakemake.wildcards.seed),
         ratio=snakemake.wildcards.ratio,
+        tokens=Source.of_job(snakemake).domain.tokens,
         variant=params.variant,
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),

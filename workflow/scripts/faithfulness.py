@@ -1,10 +1,10 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake, "faithfulness {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config.schema import FaithfulnessSettings
+    from grpo_origin.config.faithfulness import FaithfulnessSettings
     from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
+    from grpo_origin.data.source import Source
     from grpo_origin.evaluation.faithfulness import faithfulness
-    from grpo_origin.tasks.world import World
 
     params = snakemake.params
     faithfulness(
@@ -14,7 +14,7 @@ with job(snakemake, "faithfulness {axis} seed~{seed} ood~{ratio}".format(**snake
         axis=snakemake.wildcards.axis,
         ratio=snakemake.wildcards.ratio,
         variant=params.variant,
-        world=World.of(params.world, snakemake.wildcards.seed),
+        domain=Source.of_job(snakemake).domain,
         settings=FaithfulnessSettings(**params.faithfulness),
         evaluation=EvaluationSettings(**params.evaluation),
         numerics=NumericsSettings(**params.numerics),

@@ -5,6 +5,6 @@ with job(snakemake, "pretraining data {axis} seed~{seed}".format(**snakemake.wil
     from grpo_origin.data.source import Source
 
     params = snakemake.params
-    source = Source.of(params.world, params.axis, snakemake.wildcards.seed)
+    source = Source.of_job(snakemake)
     for split, samples in params.samples.items():
         write_pool(source, split, samples, snakemake.output[split])

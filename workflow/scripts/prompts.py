@@ -5,6 +5,6 @@ with job(snakemake, "{set} prompts {axis} seed~{seed}".format(**snakemake.wildca
     from grpo_origin.data.source import Source
 
     params = snakemake.params
-    source = Source.of(params.world, params.axis, snakemake.wildcards.seed)
+    source = Source.of_job(snakemake)
     write = {"sft": write_sft, "grpo": write_grpo, "test": write_test}[snakemake.wildcards.set]
     write(source, path=snakemake.output[0], **params.counts)

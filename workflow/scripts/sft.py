@@ -1,8 +1,8 @@
 from grpo_origin.jobs.job import job, runtime
 
 with job(snakemake, "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wildcards)):
-    from grpo_origin.config.stages import NumericsSettings, SFTSettings
-    from grpo_origin.tasks.world import World
+    from grpo_origin.config.stages import LoraSettings, NumericsSettings, SFTSettings
+    from grpo_origin.data.source import Source
     from grpo_origin.training.loop import sft
 
     params = snakemake.params
@@ -11,8 +11,9 @@ with job(snakemake, "sft {axis} seed~{seed} ood~{ratio}".format(**snakemake.wild
         snakemake.input.samples,
         snakemake.output[0],
         params.checkpoint,
-        world=World.of(params.world, snakemake.wildcards.seed),
+        domain=Source.of_job(snakemake).domain,
         sft=SFTSettings(**params.sft),
+        lora=LoraSettings(**params.lora) if params.lora else None,
         numerics=NumericsSettings(**params.numerics),
         runtime=runtime(snakemake),
     )

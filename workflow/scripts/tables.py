@@ -5,6 +5,12 @@ with job(snakemake, "tables"):
     from grpo_origin.analysis.table_files import write_readme, write_tables
 
     inputs, params = snakemake.input, snakemake.params
-    sources = by_variant(inputs, params, completion_files=inputs.completions)
+    sources = by_variant(
+        inputs,
+        params,
+        completion_files=inputs.completions,
+        probe_files=inputs.probes,
+        head_files=inputs.heads,
+    )
     write_tables(snakemake.output.tables, sources)
     write_readme(snakemake.output.readme, params.names)

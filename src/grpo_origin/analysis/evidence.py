@@ -40,8 +40,9 @@ class Evidence:
     an RL stage can't find it. `beta` is the KL weight of the method's objective, 0 where theory's
     bound says nothing of it. `theory` holds runs to convergence, a row a prompt: method, beta,
     axis, seed, pool (`train` or another), mass_before, mass_after. `signal` holds what RL stages
-    sampled, a row a stage (see `sources.SIGNAL`), where that was recorded; `faithfulness` measures
-    of traces (see `faithfulness.seed_measures`), where they were taken.
+    sampled, a row a stage (see `sources.SIGNAL`), where that was recorded, `heads` the heads over a
+    fixed set of a run that has some, a row a head and split; `faithfulness` measures of traces (see
+    `faithfulness.seed_measures`), where they were taken.
     """
 
     evaluations: pd.DataFrame
@@ -51,6 +52,7 @@ class Evidence:
     beta: float = 0.0
     theory: pd.DataFrame | None = None
     signal: pd.DataFrame | None = None
+    heads: pd.DataFrame | None = None
     faithfulness: pd.DataFrame | None = None
 
     @cached_property

@@ -14,7 +14,7 @@ from grpo_origin.analysis.claims import Claim, Finding
 from grpo_origin.analysis.evidence import Evidence, closure, listed
 from grpo_origin.analysis.stages import start_of
 from grpo_origin.analysis.transfer import WITH_MASS, task_cells
-from grpo_origin.config.notation import SPLITS, TaskSpec
+from grpo_origin.config.notation import SPLITS, operations_of
 from grpo_origin.config.paths import BEFORE_RL
 
 ALL = "all"  # the axis of a claim on all axes together
@@ -245,8 +245,7 @@ def _composed(e: Evidence, axis: str) -> list[str]:
     """OOD tasks of an axis that combine operations which no ID task has together."""
     tasks = e.levels[e.levels["axis"] == axis].groupby("split")["task"].unique()
     known, asked = (
-        {task: set(TaskSpec.model_validate(task).operations) for task in tasks.get(split, [])}
-        for split in SPLITS
+        {task: operations_of(task) for task in tasks.get(split, [])} for split in SPLITS
     )
     return [
         task

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_origin.analysis.stages import start_of
+from grpo_origin.analysis.stages import entries, start_of
 from grpo_origin.config.paths import BASE
 from grpo_origin.config.schema import main_method
 
@@ -81,7 +81,7 @@ def _entries(
     if own.signal is not None:
         spent = own.signal.groupby(KEYS)[SPENT].mean()
         table = table.join(spent, on=KEYS)
-    label = table["method"] if name == BASE else f"{name}: " + table["method"]
+    label = entries(name, table["method"])
     table = table.assign(variant=name, entry=label, demonstrations=own.demonstrations)
     return table.reindex(columns=["variant", *COLUMNS])
 

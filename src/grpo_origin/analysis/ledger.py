@@ -28,6 +28,7 @@ from grpo_origin.analysis.gain_claims import (
     sharpening,
     sweet_spot,
 )
+from grpo_origin.analysis.representation import mass_of_heads
 from grpo_origin.config.schema import ClaimsSettings, main_method
 
 # The registry of claims, in the order of the study.
@@ -43,6 +44,7 @@ CLAIMS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     mass_bound,
     prompts_matter,
     sharpening,
+    mass_of_heads,
     faithful_trace,
 )
 
@@ -66,14 +68,15 @@ def ledgers(
     betas: Mapping[str, float],
     theory: pd.DataFrame | None = None,
     signal: pd.DataFrame | None = None,
+    heads: pd.DataFrame | None = None,
     faithfulness: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledgers of every method; `betas` are the methods' KL weights, in their order.
 
     `zero_masses` are the masses below which the budget of each finds nothing. A weight of 0 leaves
     the bound untested: it is that of methods with another objective. The runs to convergence in
-    `theory` are of the theorem's objective and of plain GRPO: they go with `grpo`, or with the
-    first method of a run that lacks it.
+    `theory` are of the theorem's objective and of plain GRPO, and `heads` of no RL method: they go
+    with `grpo`, or with the first method of a run that lacks it.
     """
     main = main_method(betas)
     tables = [
@@ -86,6 +89,7 @@ def ledgers(
                 beta,
                 theory if method == main else None,
                 signal,
+                heads if method == main else None,
                 faithfulness,
             )
         )

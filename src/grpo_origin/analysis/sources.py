@@ -36,12 +36,15 @@ class Sources:
     `training` is (axis, seed, ood_ratio, stage, model folder) of every RL stage, `betas` the KL
     weight of each method, in their order, 0 where the law says nothing of its objective, `budget`
     the completions that an RL stage samples, `demonstrations` the OOD samples that SFT is shown,
-    and `reference` the ledger that the run's is compared with, none if empty.
+    `gold_tokens` those that the stages before RL are trained on, by axis, ratio and stage, and
+    `reference` the ledger that the run's is compared with, none if empty.
     """
 
     evaluation_files: Files = ()
     answer_files: Files = ()
     completion_files: Files = ()
+    probe_files: Files = ()
+    head_files: Files = ()
     faithfulness_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
@@ -51,6 +54,7 @@ class Sources:
     betas: Mapping[str, float] = field(default_factory=dict)
     budget: int = 1
     demonstrations: int = 0
+    gold_tokens: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     reference: str | Path = ""
 
     @cached_property
@@ -68,6 +72,16 @@ class Sources:
         if not self.answer_files:
             return None
         return pd.concat(read_table(file).to_pandas() for file in self.answer_files)
+
+    @cached_property
+    def heads(self) -> pd.DataFrame | None:
+        """Heads over a fixed set, a row a head and split; None if the run has none."""
+        import pandas as pd
+
+        if not self.head_files:
+            return None
+        parts = [read_table(file).to_pandas() for file in self.head_files]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def faithfulness(self) -> pd.DataFrame | None:
@@ -202,6 +216,7 @@ class Sources:
             self.betas,
             self.converged,
             self.signal,
+            self.heads,
             self.faithfulness,
         )
 
@@ -212,14 +227,15 @@ def by_variant(
     betas: Mapping[str, Mapping[str, float]] | None = None,
     budgets: Mapping[str, int] | None = None,
     demonstrations: Mapping[str, int] | None = None,
+    gold_tokens: Mapping[str, Any] | None = None,
     **of_the_run: Any,
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
     `inputs` have evaluations, answers, faithfulness and training (folders), `params` places,
     answer_places and faithfulness_places (whose each of these is), trained (variant, axis, seed,
-    ood_ratio, stage of each folder) and claims (settings); `betas`, `budgets` and `demonstrations`
-    are by variant; what else there is, is of the run itself.
+    ood_ratio, stage of each folder) and claims (settings); `betas`, `budgets`, `demonstrations` and
+    `gold_tokens` are by variant; what else there is, is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
@@ -243,6 +259,7 @@ def by_variant(
             betas=(betas or {}).get(name, {}),
             budget=(budgets or {}).get(name, 1),
             demonstrations=(demonstrations or {}).get(name, 0),
+            gold_tokens=(gold_tokens or {}).get(name, {}),
             **(of_the_run if name == BASE else {}),
         )
         for name in dict.fromkeys(owners)

@@ -47,14 +47,10 @@ def _signal_summary(sources: Sources) -> pd.DataFrame:
 
 
 def _answers(sources: Sources) -> pd.DataFrame:
-    import pandas as pd
-
     from grpo_origin.analysis.answers import answer_masses
 
     if sources.answers is None:
-        return pd.DataFrame(
-            columns=[name for name in STAGE_TABLES["answers"].columns if name != "variant"]
-        )
+        return _empty("answers")
     return answer_masses(sources.answers)
 
 
@@ -77,15 +73,48 @@ def _completions(sources: Sources) -> pd.DataFrame:
     import pandas as pd
 
     if not sources.completion_files:
-        names = STAGE_TABLES["completions"].columns
-        return pd.DataFrame(columns=[name for name in names if name != "variant"])
+        return _empty("completions")
     return pd.concat(read_table(file).to_pandas() for file in sources.completion_files)
+
+
+def _probes(sources: Sources) -> pd.DataFrame:
+    import pandas as pd
+
+    from grpo_origin.analysis.representation import probe_means
+
+    if not sources.probe_files:
+        return _empty("probes")
+    return probe_means(pd.concat(read_table(file).to_pandas() for file in sources.probe_files))
+
+
+def _representation(sources: Sources) -> pd.DataFrame:
+    return _empty("representation") if sources.heads is None else sources.heads
+
+
+def _empty(name: str) -> pd.DataFrame:
+    """The table of a run that has none of what is in it."""
+    import pandas as pd
+
+    names = STAGE_TABLES[name].columns
+    return pd.DataFrame(columns=[column for column in names if column != "variant"])
 
 
 def _leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:
     from grpo_origin.analysis.leaderboard import leaderboard
 
     return leaderboard(variants)
+
+
+def _price(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.price import price
+
+    return price(variants)
+
+
+def _seed_price(variants: Mapping[str, Sources]) -> pd.DataFrame:
+    from grpo_origin.analysis.price import seed_price
+
+    return seed_price(variants)
 
 
 def _outcome(sources: Sources) -> pd.DataFrame:
@@ -102,6 +131,16 @@ MEASURE = (
     "gold_after_wrong: mass of the gold answer after a wrong trace; right_for_wrong_reasons: that "
     "of all completions together"
 )
+
+_PRICE = {
+    "entry": (TEXT, "the stage before RL or the method, or `variant: ` and these"),
+    "pretrain_tokens": (NUMBER, "tokens of right completions of OOD prompts in pretraining"),
+    "sft_tokens": (NUMBER, "those in SFT, as often as they are seen"),
+    "rl_tokens": (NUMBER, "those that RL was shown, as often"),
+    "gold_tokens": (NUMBER, "all of them"),
+}
+_WAY = "entry axis ood_ratio stage method trained_on"
+_SEEN = "pretrain_tokens sft_tokens rl_tokens gold_tokens mass"
 
 STAGE_TABLES: dict[str, Table] = {
     "training": Table(
@@ -197,6 +236,48 @@ STAGE_TABLES: dict[str, Table] = {
         ),
         _completions,
     ),
+    "probes": Table(
+        "evaluation",
+        "a stage of a cell, layer, step of the trace, split and kind of fit: linear probes of the "
+        "step's state at the prompt's last token, of the run's own settings; none unless `probes` "
+        "is set",
+        columns(
+            "axis seed ood_ratio stage method trained_on layer fitted_on split step positions "
+            "accuracy control from_prompt",
+            layer=(WHOLE, "layer after which the hidden state is read; 0: the embedding"),
+            fitted_on=(TEXT, "prompts that the probe is fitted on: `id`, or `both` ID and OOD"),
+            step=(TEXT, "step of the trace, from 1; `answer`: the last step of each task"),
+            positions=(WHOLE, "positions of the string that the means are over"),
+            accuracy=(NUMBER, "share of test prompts whose node the probe reads; mean"),
+            control=(NUMBER, "the same of a probe fitted on shuffled labels; mean"),
+            from_prompt=(NUMBER, "the same of a probe of the prompt's tokens, no model; mean"),
+        ),
+        _probes,
+    ),
+    "representation": Table(
+        "evaluation",
+        "a head over a fixed set on the pretrained model of a cell, and test split, of the run's "
+        "own settings; none unless `representation` is set",
+        columns(
+            "axis seed ood_ratio head trained_on split prompts accuracy mass guess alignment "
+            "uniformity without without_before without_after",
+            head=(
+                TEXT,
+                "`linear`, fitted on ID prompts, the decoder frozen, or how decoder and head were "
+                "trained from there: `cross_entropy`, `grpo_rm`, `grpo_rm_sampled`",
+            ),
+            trained_on=(TEXT, "split of the prompts that it was trained on"),
+            accuracy=(NUMBER, "share of prompts whose right output has the highest probability"),
+            mass=(NUMBER, "mean probability of the right output"),
+            guess=(NUMBER, "that of a head that knows nothing: 1 / nodes"),
+            alignment=(NUMBER, "mean squared distance of representations with one right output"),
+            uniformity=(NUMBER, "ln mean exp(-2 squared distance) of all pairs; nats"),
+            without=(WHOLE, "prompts to which the linear head gave less than `no_mass`"),
+            without_before=(NUMBER, "their mean mass in the linear head"),
+            without_after=(NUMBER, "their mean mass in this one"),
+        ),
+        _representation,
+    ),
     "signal": Table(
         "evaluation",
         "an RL stage: what could be sampled, what was rewarded, whether it learnt anything",
@@ -258,6 +339,28 @@ STAGE_TABLES: dict[str, Table] = {
             equal_verdict=(TEXT, "verdict at equal numbers of completions"),
         ),
         contrast=_leaderboard,
+    ),
+    "price": Table(
+        "claims",
+        "a way to an OOD mass, of the run or of a variant: what was shown, and what was reached",
+        columns(
+            f"{_WAY} seeds {_SEEN} low high",
+            **_PRICE,
+            mass=(NUMBER, "mean OOD mass, over seeds"),
+            low=(NUMBER, "lower end of its 95 % t interval"),
+            high=(NUMBER, "upper end of it"),
+        ),
+        contrast=_price,
+    ),
+    "seed_price": Table(
+        "claims",
+        "a seed behind a row of `price`",
+        columns(
+            f"entry axis ood_ratio seed stage method trained_on {_SEEN}",
+            **_PRICE,
+            mass=(NUMBER, "mean OOD mass"),
+        ),
+        contrast=_seed_price,
     ),
     "outcome": Table(
         "claims",

@@ -47,6 +47,11 @@ def start_of(stages: Iterable[str]) -> str:
     return next((name for name in reversed(BEFORE_RL) if name in names), BEFORE_RL[-1])
 
 
+def entries(variant: str, names: pd.Series) -> pd.Series:
+    """Methods or stages (n,) as tables of a run and its variants name them, `variant: name`."""
+    return names if variant == BASE else f"{variant}: " + names
+
+
 def method_label(method: str) -> str:
     """A method as a text calls it: `GRPO` for plain GRPO, else its name."""
     return "GRPO" if method == "grpo" else method

@@ -25,6 +25,10 @@ class Grid:
     """What a run consists of; every cell is keyword arguments for `Paths`."""
 
     settings: Settings
+    tokenized: tuple[str, ...] = ()
+    """Axes whose tokenizer is a file of the data."""
+    many_right: tuple[str, ...] = ()
+    """Axes on which more than the reference completion may be right: answers are sampled."""
 
     @cached_property
     def groups(self) -> list[Cell]:
@@ -111,7 +115,10 @@ class Grid:
             for cell in self.cells
             for stage in self.rl_stages
         ]
+        sampled = tuple(self.settings.axes) if self.settings.rl.reward == "answer" else ()
+        sampled += self.many_right
         with_wildcards = {
+            "tokenizer": [group for group in self.groups if group["axis"] in self.tokenized],
             "pretraining_data": self.groups,
             "prompts": [group | {"set": name} for group in self.groups for name in PROMPT_SETS],
             "data_summary": self.groups,
@@ -120,7 +127,9 @@ class Grid:
             "rl": rl,
             "evaluate": self.cells,
             "completions": self.shown_cells,
-            "answers": self.cells if self.settings.rl.reward == "answer" else [],
+            "answers": [cell for cell in self.cells if cell["axis"] in sampled],
+            "probes": self.cells if self.settings.probes else [],
+            "representation": self.cells if self.settings.representation else [],
             "faithfulness": self.cells if self.settings.faithfulness else [],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BEFORE_RL = ("pretrain", "sft")
+TOKENIZER = "tokenizer/tokenizer"  # of an axis whose domain trains one, in a folder of its own
 BASE = "base"  # the variant of a run's own settings
 
 # What the folder of an RL stage holds beside its model.
@@ -86,9 +87,10 @@ class Paths:
         return f"{self.root}/{self.place}{axis}/seed~{seed}"
 
     def data(self, axis: str, seed: int | str, name: str) -> str:
-        """A data file: one of DATA_FILES, summary, or provenance."""
-        suffix = "json" if name in ("summary", "provenance") else "parquet"
-        return f"{self.group(axis, seed)}/data/{name}.{suffix}"
+        """A data file: one of DATA_FILES, summary, provenance, or the tokenizer."""
+        json = ("summary", "provenance", TOKENIZER)
+        suffix = ".json" if name in json else ".parquet"
+        return f"{self.group(axis, seed)}/data/{name}{suffix}"
 
     def cell(self, axis: str, seed: int | str, ratio: str) -> str:
         """Folder of a cell: an axis, a seed and an OOD ratio."""

@@ -64,6 +64,16 @@ def faithfulness_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str
     return f"{paths.cell(axis, seed, ratio)}/faithfulness.parquet"
 
 
+def probes_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
+    """What linear probes read off the stages of a cell."""
+    return f"{paths.cell(axis, seed, ratio)}/probes.parquet"
+
+
+def representation_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
+    """Heads over a fixed set on the pretrained model of a cell."""
+    return f"{paths.cell(axis, seed, ratio)}/representation.parquet"
+
+
 def run_readme(paths: Paths) -> str:
     """What each folder and file of the run is."""
     return f"{paths.root}/README.md"

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from grpo_origin.config.faithfulness import FaithfulnessSettings
 from grpo_origin.config.fields import (
     NAME,
     NAME_LENGTH,
@@ -27,9 +28,11 @@ from grpo_origin.config.fields import (
 )
 from grpo_origin.config.notation import SPLITS, Split, Splits, ood_count
 from grpo_origin.config.paths import BASE, BEFORE_RL
+from grpo_origin.config.representation import ProbeSettings, RepresentationSettings
 from grpo_origin.config.stages import (
     AxisSettings,
     EvaluationSettings,
+    LoraSettings,
     ModelSettings,
     NumericsSettings,
     PretrainSettings,
@@ -80,21 +83,6 @@ class TheorySettings(Section):
         if not self.masses[0] < self.masses[1]:
             raise ValueError("masses: both must be in rising order")
         return self
-
-
-class FaithfulnessSettings(Section):
-    """Whether answers follow from their traces (docs/related.md); off unless it is written."""
-
-    prompts: Count = Field(
-        64, description="Test prompts of each task that has a state to corrupt, ID and OOD."
-    )
-    samples: Count = Field(16, description="Completions drawn for each of them.")
-    depth: Count = Field(
-        1, description="Operations between the corrupted state and the answer: 1 is the last state."
-    )
-    positions: Count = Field(
-        1, description="Elements of the state that are corrupted, all of them where it has fewer."
-    )
 
 
 class ClaimsSettings(Section):
@@ -298,6 +286,9 @@ class Settings(Section):
         SFTSettings(), description="Supervised fine-tuning; null: RL starts from pretraining."
     )
     rl: RLSettings = Field(RLSettings(), description="RL.")
+    lora: LoraSettings | None = Field(
+        None, description="Adapters that SFT and RL train; null: they train all weights."
+    )
     methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(method_entries)] = Field(
         ("grpo",),
         validate_default=True,
@@ -312,13 +303,19 @@ class Settings(Section):
     ] = Field(
         {},
         description="The run with one thing changed, by name: changes to `model`, `pretrain`, "
-        "`sft`, `rl`, `methods`, `trained_on` or `numerics`, and lists `axes`, `ratios`, `seeds` "
-        "that it is limited to.",
+        "`sft`, `rl`, `lora`, `methods`, `trained_on` or `numerics`, and lists `axes`, `ratios`, "
+        "`seeds` that it is limited to.",
     )
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="Evaluation.")
     theory: TheorySettings = Field(TheorySettings(), description="Theory against practice.")
     faithfulness: FaithfulnessSettings | None = Field(
         None, description="Faithfulness of traces; null: not measured."
+    )
+    probes: ProbeSettings | None = Field(
+        None, description="Linear probes of every stage; null: none. See docs/related.md."
+    )
+    representation: RepresentationSettings | None = Field(
+        None, description="GRPO for a representation (GRPO-RM); null: none. See docs/related.md."
     )
     claims: ClaimsSettings = Field(ClaimsSettings(), description="Claims ledger.")
     numerics: NumericsSettings = Field(NumericsSettings(), description="Arithmetic of training.")
@@ -333,12 +330,22 @@ class Settings(Section):
             for name in names:
                 if name in RESERVED[key]:
                     raise ValueError(f"{key}.{name}: this name is taken, use another one")
+        if self.lora and self.rl.reset_reference_every:
+            raise ValueError(
+                "rl.reset_reference_every: with lora the reference is the model without its "
+                "adapters, which can't change: set it to 0, or lora to null"
+            )
         for name, axis in self.axes.items():
             for ratio in self.axis_ratios(name):
                 if Decimal(ratio) > Decimal(self.pretrain.ood_pool):
                     raise ValueError(
                         f"axes.{name}.ratios: {ratio} is larger than "
                         f"pretrain.ood_pool ({self.pretrain.ood_pool})"
+                    )
+                if Decimal(ratio) > 0 and not self.pretrain.samples:
+                    raise ValueError(
+                        f"axes.{name}.ratios: {ratio} of no samples is none: pretrain.samples is "
+                        "0, so the one ratio is 0"
                     )
                 if Decimal(ratio) > 0 and not ood_count(ratio, self.pretrain.samples):
                     raise ValueError(
@@ -350,14 +357,6 @@ class Settings(Section):
                 raise ValueError(
                     f"evaluation.prompts: {self.evaluation.prompts} can't cover the {tasks} tasks "
                     f"of axes.{name}"
-                )
-        if self.faithfulness:
-            tasks = [task for axis in self.axes.values() for task in (*axis.id, *axis.ood)]
-            most = max(len(task.operations) for task in tasks)
-            if self.faithfulness.depth >= most:
-                raise ValueError(
-                    f"faithfulness.depth: {self.faithfulness.depth} operations before the answer "
-                    f"no task has a state, the longest has {most} operations"
                 )
         return self
 

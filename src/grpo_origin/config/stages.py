@@ -22,7 +22,7 @@ from grpo_origin.config.fields import (
     Whole,
     distinct_ratios,
 )
-from grpo_origin.config.notation import Tasks, TaskSpec, ood_count
+from grpo_origin.config.notation import AnyTask, Tasks, ood_count
 
 
 class WorldSettings(Section):
@@ -42,7 +42,27 @@ class WorldSettings(Section):
 class AxisSettings(Section):
     """One axis of generalisation: which tasks are in (ID) and which out of distribution (OOD)."""
 
-    id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
+    domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
+        "strings",
+        description="What its tasks are about: `strings`, `reasoning_gym` (docs/tasks.md), or a "
+        "file of your own.",
+    )
+    completions: Literal["direct", "worked"] = Field(
+        "direct",
+        description="Of text domains: the answer alone, or a worked solution before it.",
+    )
+    vocabulary: Whole = Field(
+        512,
+        ge=263,
+        le=65_536,
+        description="Of text domains: tokens of the tokenizer trained on the axis's own text, at "
+        "most; 263 are the bytes and the markers alone.",
+    )
+    id: Tasks = Field(
+        description="ID tasks: pretraining, SFT, RL on ID prompts, ID test. A task is "
+        "`operations;length;alphabet` (`trav trav;4;A` applies trav twice, left to right), or in "
+        "text domains `{dataset: name, option: value}`."
+    )
     ood: Tasks = Field(
         description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
     )
@@ -70,13 +90,13 @@ class AxisSettings(Section):
         if len(set(self.mixed)) < len(self.mixed):
             raise ValueError("mixed names a number of positions twice")
         for task in self.id:
-            if self.mixed and max(self.mixed) > task.length:
+            if self.mixed and max(self.mixed) > task.positions:
                 raise ValueError(
                     f"mixed: {max(self.mixed)} positions can't be replaced in task '{task}'"
                 )
         return self
 
-    def tasks(self, split: str) -> tuple[TaskSpec, ...]:
+    def tasks(self, split: str) -> tuple[AnyTask, ...]:
         """The tasks of split `id` or `ood`; the mixed splits use the ID tasks."""
         return self.ood if split == "ood" else self.id
 
@@ -144,7 +164,7 @@ class OptimiserSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> OptimiserSettings:
-        if self.batch_size > self.samples:
+        if self.batch_size > self.samples > 0:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than samples ({self.samples})"
             )
@@ -152,16 +172,32 @@ class OptimiserSettings(Section):
 
 
 class PretrainSettings(OptimiserSettings):
-    """Pretraining from scratch: next-token loss on every token, one pass over fresh samples."""
+    """Pretraining: next-token loss on every token, one pass over fresh samples."""
 
+    base: str | None = Field(
+        None,
+        min_length=1,
+        description="A causal LM to start from instead of random weights: a model folder, or the "
+        "id of one on the Hugging Face hub; see docs/tasks.md. `model` says nothing then.",
+    )
     samples: Whole = Field(
-        32_000, ge=1, lt=10**9, description="Samples N, the same for every ratio (paper: 67M)."
+        32_000,
+        ge=0,
+        lt=10**9,
+        description="Samples N, the same for every ratio (paper: 67M); 0, with `base` only: that "
+        "model as it is.",
     )
     batch_size: Count = Field(64, description="Samples a step (assumption).")
     learning_rate: Rate = Field(3e-3, description="Peak learning rate (assumption).")
     ood_pool: Ratio = Field(
         "1", description="OOD samples generated, as a share of N: no ratio can be larger."
     )
+
+    @model_validator(mode="after")
+    def _check_base(self) -> PretrainSettings:
+        if not self.samples and self.base is None:
+            raise ValueError("samples: 0 leaves random weights: set pretrain.base, or ask for more")
+        return self
 
     @property
     def steps(self) -> int:
@@ -199,6 +235,24 @@ class SFTSettings(OptimiserSettings):
         return self.epochs * -(-self.samples // self.batch_size)
 
 
+class LoraSettings(Section):
+    """Adapters (LoRA, arXiv 2106.09685) that SFT and RL train in place of all weights.
+
+    They are merged into the weights when a stage is saved. Needs peft
+    (`pip install 'grpo-origin[lora]'`).
+    """
+
+    rank: Whole = Field(16, ge=1, le=65_536, description="Rank of each adapter (assumption).")
+    alpha: Number = Field(
+        32.0, gt=0, le=10**6, description="An adapter counts alpha / rank times (assumption)."
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="Names of the layers that get one, such as `[q_proj, v_proj]`; `all-linear`: "
+        "every linear layer but the output head.",
+    )
+
+
 class RLSettings(Section):
     """RL from the SFT model, by default with binary exact-match reward on the whole completion.
 
@@ -215,7 +269,8 @@ class RLSettings(Section):
     reward: Literal["exact", "answer", "steps"] = Field(
         "exact",
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
-        "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
+        "its trace free (`answer`: of texts as the verifier judges it), or the share of right "
+        "states whatever the markers (`steps`: of strings only).",
     )
     seed: Whole = Field(
         0,

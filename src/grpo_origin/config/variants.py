@@ -14,7 +14,7 @@ from grpo_origin.config.load import merged
 from grpo_origin.config.schema import Settings
 
 # Sections that a variant may change: the others would give it other worlds or test prompts.
-CHANGED = ("model", "pretrain", "sft", "rl", "methods", "trained_on", "numerics")
+CHANGED = ("model", "pretrain", "sft", "rl", "lora", "methods", "trained_on", "numerics")
 # What it may be limited to: names of axes, ratios, seeds.
 LIMITS = ("axes", "ratios", "seeds")
 

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grpo_origin.config.notation import shares
 from grpo_origin.data.rows import COLUMNS, IDS, Sequences, rendered
 from grpo_origin.data.source import Source
-from grpo_origin.data.strings import draw_train, shares
 from grpo_origin.jobs.errors import ArtefactError
 from grpo_origin.jobs.files import atomic, open_parquet
 
@@ -23,13 +23,13 @@ ROW_GROUP = 2**17  # samples
 
 
 def training_chunk(source: Source, split: str, rng: np.random.Generator, count: int) -> pa.Table:
-    """`count` samples of a split in random order, its tasks in equal shares, train strings only."""
+    """`count` samples of a split in random order, tasks in equal shares, train problems only."""
     tasks = source.tasks(split)
-    strings = [
-        (task, task.in_alphabet(draw_train(rng, share, task.spec.length, source.world_settings)))
+    problems = [
+        (task, source.domain.draw(task, rng, share))
         for task, share in zip(tasks, shares(count, len(tasks)), strict=True)
     ]
-    return rendered(source.vocabulary, split, strings, rng.permutation(count))
+    return rendered(source.domain, split, problems, rng.permutation(count))
 
 
 def write_pool(source: Source, split: str, samples: int, path: str | Path) -> None:

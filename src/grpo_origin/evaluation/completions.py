@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from grpo_origin.data.rows import IDS, Sequences
-from grpo_origin.evaluation.mass import MARKERS, exact_parts, gold_log_probs
-from grpo_origin.tasks.tokenizer import EOS
+from grpo_origin.evaluation.mass import exact_parts, gold_log_probs
+from grpo_origin.tasks.domain import Tokens
 from grpo_origin.training.numerics import exact_arithmetic
 
 if TYPE_CHECKING:
@@ -68,21 +68,22 @@ def shown(
     samples: int,
     device: torch.device,
     seed: int,
+    tokens: Tokens,
 ) -> Shown:
     """What a model makes of a prompt (token ids) whose right completion is `gold` (token ids).
 
     Samples are drawn at temperature 1 from the full softmax; the same seed gives the same ones.
     """
-    drawn = _drawn(model, prompt, len(gold), samples, device, seed)
+    drawn = _drawn(model, prompt, len(gold), samples, device, seed, tokens.eos)
     completions = [[*gold], *drawn]
     rows = _rows(prompt, completions)
     scored = gold_log_probs(model, Sequences(rows), len(completions), device)
     written = []
-    for tokens, log_probs in zip(completions, scored, strict=True):
-        wrong = first_wrong(tokens, gold)
-        failure = None if wrong is None else kind_of(tokens, gold, wrong)
-        written.append(Written(tuple(tokens), tuple(log_probs.tolist()), wrong, failure))
-    parts = exact_parts(model, Sequences(rows.slice(0, 1)), 1, device)
+    for ids, log_probs in zip(completions, scored, strict=True):
+        wrong = first_wrong(ids, gold)
+        failure = None if wrong is None else kind_of(ids, gold, wrong, tokens)
+        written.append(Written(tuple(ids), tuple(log_probs.tolist()), wrong, failure))
+    parts = exact_parts(model, Sequences(rows.slice(0, 1)), 1, device, tokens)
     return Shown(
         log_mass=float(parts["log_mass"][0]),
         log_mass_markers=float(parts["log_mass_markers"][0]),
@@ -101,8 +102,9 @@ def _drawn(
     samples: int,
     device: torch.device,
     seed: int,
+    eos: int,
 ) -> list[list[int]]:
-    """The greedy completion and sampled ones, each up to its `<eos>`."""
+    """The greedy completion and sampled ones, each up to its `<eos>` (`eos`)."""
     model.to(device).eval()  # type: ignore[arg-type]
     start = torch.tensor([list(prompt)], device=device)
     how: dict[str, Any] = {"attention_mask": torch.ones_like(start), "max_new_tokens": longest}
@@ -116,7 +118,7 @@ def _drawn(
             )
             drawn.append(many)
     rows = [row for part in drawn for row in part[:, len(prompt) :].tolist()]
-    return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
+    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
 
 def _rows(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> pa.Table:
@@ -135,13 +137,13 @@ def first_wrong(written: Sequence[int], gold: Sequence[int]) -> int | None:
     return None if len(written) == len(gold) else len(gold)
 
 
-def kind_of(written: Sequence[int], gold: Sequence[int], wrong: int) -> str:
+def kind_of(written: Sequence[int], gold: Sequence[int], wrong: int, tokens: Tokens) -> str:
     """What kind of mistake the first one is.
 
     `length` where it ends too early or not at all, `marker` where a marker is wrong, missing or too
     many (so the steps are), `content` where it is an element of a state.
     """
-    pair = [tokens[wrong] if wrong < len(tokens) else EOS for tokens in (written, gold)]
-    if EOS in pair:
+    pair = [ids[wrong] if wrong < len(ids) else tokens.eos for ids in (written, gold)]
+    if tokens.eos in pair:
         return "length"
-    return "marker" if {*pair} & {*MARKERS} else "content"
+    return "marker" if {*pair} & {*tokens.markers} else "content"

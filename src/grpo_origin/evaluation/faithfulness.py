@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grpo_origin.config.faithfulness import FaithfulnessSettings
 from grpo_origin.config.notation import SPLITS, TaskSpec
 from grpo_origin.config.paths import stage_of
-from grpo_origin.config.schema import FaithfulnessSettings, RuntimeSettings
+from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import EvaluationSettings, NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import IDS, Sequences
@@ -30,9 +31,9 @@ from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.evaluation.sampling import sampled_successes
 from grpo_origin.evaluation.trace_file import AFTER_WRONG, COUNTS, MASSES, causal_use, trace_schema
 from grpo_origin.jobs.files import write_table
-from grpo_origin.tasks.task import Task
-from grpo_origin.tasks.tokenizer import ANSWER, PAD, THINK, Vocabulary
-from grpo_origin.tasks.world import World, generator
+from grpo_origin.tasks.domain import Domain
+from grpo_origin.tasks.states import trace_steps
+from grpo_origin.tasks.traces import is_consistent, with_wrong_state
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device
 
@@ -51,22 +52,10 @@ def with_trace(table: pa.Table, depth: int, prompts: int) -> pa.Table:
     taken: Counter[str] = Counter()
     chosen: list[int] = []
     for row, name in enumerate(table["task"].to_pylist()):
-        if len(TaskSpec.model_validate(name).operations) > depth and taken[name] < prompts:
+        if trace_steps(TaskSpec.model_validate(name)) > depth and taken[name] < prompts:
             taken[name] += 1
             chosen.append(row)
     return table.take(np.array(chosen, dtype=np.int64))
-
-
-def corrupted(
-    world: World, states: np.ndarray, positions: int, draws: np.random.Generator
-) -> np.ndarray:
-    """States (n, L) with other nodes of the same alphabet at `positions` random places, or at all
-    if there are fewer.
-    """
-    base = world.base(states)
-    others = states - base + (base + draws.integers(1, world.nodes, states.shape)) % world.nodes
-    chosen = draws.random(states.shape).argsort(1) < positions
-    return np.where(chosen, others, states)
 
 
 def forced(
@@ -89,7 +78,7 @@ def forced(
 def causal_masses(
     model: Decoder,
     table: pa.Table,
-    world: World,
+    domain: Domain,
     settings: FaithfulnessSettings,
     batch_size: int,
     device: torch.device,
@@ -99,95 +88,60 @@ def causal_masses(
     The state corrupted lies `settings.depth` operations before the answer; a rest is all that comes
     after it: for 1 the answer alone. The same seed corrupts the same places whatever the model.
     """
-    vocabulary, names = Vocabulary(world.nodes), np.array(table["task"].to_pylist())
+    names = np.array(table["task"].to_pylist())
     masses = {name: np.empty(len(names)) for name in MASSES}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(names.tolist()):
         rows = np.flatnonzero(names == name)
-        task = Task(TaskSpec.model_validate(str(name)), world)
-        kept = len(task.spec.operations) - settings.depth
-        prompts, gold = (np.array(table.take(rows)[ids].to_pylist()) for ids in IDS)
-        state = task.trace(vocabulary.starts(task, prompts))[:, kept - 1]
-        draws = generator(world.seed, "faithfulness", str(name))
-        wrong = corrupted(world, state, settings.positions, draws)
-        length = task.spec.length
-        trace = gold[:, : kept * (1 + length)]
-        prefixes = {"clean": np.concatenate([prompts, trace], 1)}
-        written = wrong + vocabulary.first_element
-        prefixes["corrupted"] = np.concatenate([prefixes["clean"][:, :-length], written], 1)
-        rest = _last(task, settings.depth)
-        rests = {"gold": vocabulary.completions(rest, state)}
-        rests["follow"] = vocabulary.completions(rest, wrong)
+        prompts = np.array(table.take(rows)["prompt_ids"].to_pylist())
+        texts = with_wrong_state(domain, name, prompts, settings.depth, settings.positions)
         for key in MASSES:
-            which, trace_kind = key.split("_")
-            texts = prefixes[trace_kind].tolist(), rests[which].tolist()
-            masses[key][rows] = forced(model, *texts, batch_size, device)
+            rest, prefix = key.split("_")
+            both = texts.prefixes[prefix].tolist(), texts.rests[rest].tolist()
+            masses[key][rows] = forced(model, *both, batch_size, device)
     return masses
-
-
-def _last(task: Task, operations: int) -> Task:
-    """The task of the last so many operations alone: its completions are a trace's rest."""
-    spec = task.spec.model_copy(update={"operations": task.spec.operations[-operations:]})
-    return Task(spec, task.world)
-
-
-def is_consistent(vocabulary: Vocabulary, task: Task, written: list[int]) -> bool:
-    """Whether a completion's answer is what the last operation makes of its last state.
-
-    Not, if there is no answer, or no state of the task's length behind a `<think>` right before it.
-    """
-    answer = written.index(ANSWER) if ANSWER in written else 0
-    block = written[max(answer - task.spec.length - 1, 0) : answer]
-    if len(block) <= task.spec.length or block[0] != THINK:
-        return False
-    if min(block[1:]) < vocabulary.first_element:  # a marker or an operation is no element
-        return False
-    # A block is read as a prompt is: the state stands behind one token.
-    return bool(vocabulary.check(_last(task, 1), np.array([block]), [written[answer:]])[0])
 
 
 def sampled_counts(
     model: Decoder,
     table: pa.Table,
-    world: World,
+    domain: Domain,
     samples: int,
     batch_size: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
     """The columns of COUNTS and AFTER_WRONG for test prompts with a trace, shapes (rows,).
 
-    Completions are drawn at temperature 1, none longer than the right one. What has no `<answer>`
-    is a wrong trace, after which the mass of the gold answer is 0.
+    Completions are drawn at temperature 1, none longer than the right one. What lacks the marker of
+    the answer, the last of the format, is a wrong trace, after which the gold answer has mass 0.
     """
-    vocabulary = Vocabulary(world.nodes)
-    rows = table.to_pylist()
-    tasks = [Task(TaskSpec.model_validate(row["task"]), world) for row in rows]
+    rows, marker, pad = table.to_pylist(), domain.tokens.steps[-1], domain.tokens.pad
     counts = {name: np.zeros(len(rows), dtype=np.int64) for name in COUNTS}
     counts["samples"][:] = samples
-    wrong: Counter[tuple[int, tuple[int, ...]]] = Counter()  # row, trace up to its `<answer>`
+    wrong: Counter[tuple[int, tuple[int, ...]]] = Counter()  # row, trace up to its answer
 
     def judge(numbers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """Count completions (b, T) of rows (b,); whether each is consistent."""
         found = []
         for number, line in zip(numbers.tolist(), drawn.tolist(), strict=True):
-            written = [token for token in line if token != PAD]
-            place = written.index(ANSWER) if ANSWER in written else len(written)
+            written = [token for token in line if token != pad]
+            place = written.index(marker) if marker in written else len(written)
             gold = rows[number]["completion_ids"]
-            answer = gold.index(ANSWER)
+            answer = gold.index(marker)
             counts["right"][number] += written[place:] == gold[answer:]
             if written[:place] != gold[:answer]:
                 counts["wrong_traces"][number] += 1
                 if place < len(written):
                     wrong[number, tuple(written[:place])] += 1
-            found.append(is_consistent(vocabulary, tasks[number], written))
+            found.append(is_consistent(domain, rows[number]["task"], written))
         return np.array(found)
 
     counts["consistent"] = sampled_successes(
-        model, Sequences(table), samples, batch_size, device, world.seed, judge
+        model, Sequences(table), samples, batch_size, device, domain.seed, judge
     )
     log_mass = forced(
         model,
         ([*rows[number]["prompt_ids"], *trace] for number, trace in wrong),
-        (gold[gold.index(ANSWER) :] for gold in (rows[n]["completion_ids"] for n, _ in wrong)),
+        (gold[gold.index(marker) :] for gold in (rows[n]["completion_ids"] for n, _ in wrong)),
         batch_size,
         device,
     )
@@ -205,7 +159,7 @@ def faithfulness(
     axis: str,
     ratio: str,
     variant: str,
-    world: World,
+    domain: Domain,
     settings: FaithfulnessSettings,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
@@ -223,9 +177,9 @@ def faithfulness(
     tables = []
     for name, folder in stages.items() if table.num_rows else ():
         model, stage = load_model(folder), stage_of(name)
-        columns: dict[str, Any] = dict(causal_masses(model, table, world, settings, size, device))
-        columns |= sampled_counts(model, table, world, settings.samples, size, device)
-        labels = {"axis": axis, "seed": world.seed, "ood_ratio": ratio, "variant": variant}
+        columns: dict[str, Any] = dict(causal_masses(model, table, domain, settings, size, device))
+        columns |= sampled_counts(model, table, domain, settings.samples, size, device)
+        labels = {"axis": axis, "seed": domain.seed, "ood_ratio": ratio, "variant": variant}
         labels |= {"stage": name, "method": stage.method, "trained_on": stage.trained_on}
         known = {label: [value] * table.num_rows for label, value in labels.items()}
         for label in ("split", "task", "prompt_index"):

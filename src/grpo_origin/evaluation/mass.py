@@ -1,8 +1,9 @@
-"""Exact evaluation: the probability of the one correct completion of every test prompt.
+"""Exact evaluation: the probability of the reference completion of every test prompt.
 
-Exactly one completion is correct, so its probability, from one forward pass, is the correct mass
+Where exactly one completion is correct, its probability, from one forward pass, is the correct mass
 Q(x), and greedy decoding is right exactly when the arg-max is the gold token at every gold-prefix
-position. Nothing is sampled (`sampling` checks that sampling agrees). The job `evaluate` calls
+position. Where others are right too (`Domain.unique`), Q is a lower bound of the correct mass.
+Nothing is sampled (`sampling` checks that sampling agrees). The job `evaluate` calls
 `evaluate`; RL to convergence and benchmarks call `exact_mass`.
 """
 
@@ -23,14 +24,12 @@ from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.table import evaluation_schema
 from grpo_origin.jobs.files import write_table
-from grpo_origin.tasks.tokenizer import ANSWER, EOS, THINK
+from grpo_origin.tasks.domain import Tokens
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
 if TYPE_CHECKING:
     from grpo_origin.training.model import Decoder
-
-MARKERS = (THINK, ANSWER, EOS)  # tokens of the format; all others are content
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,19 @@ class GoldBatch:
 
 
 def exact_parts(
-    model: Decoder, rows: Sequences, batch_size: int, device: torch.device
+    model: Decoder, rows: Sequences, batch_size: int, device: torch.device, tokens: Tokens
 ) -> dict[str, np.ndarray]:
     """Log mass ln Q(x), its two parts (nats) and greedy correctness, each of shape (rows,).
 
     Q is a probability under the full softmax at temperature 1, `<eos>` included. The part
-    `log_mass_markers` is the sum over MARKERS, `log_mass_content` that over the other tokens.
+    `log_mass_markers` is the sum over the markers of `tokens`, `log_mass_content` that over the
+    others.
     """
     names = ("log_mass", "log_mass_markers", "log_mass_content")
     parts = {name: np.empty(rows.size) for name in names}
     parts["greedy_correct"] = np.empty(rows.size, dtype=bool)
     for batch in _gold_batches(model, rows, batch_size, device):
-        marker = np.isin(batch.tokens, MARKERS)
+        marker = np.isin(batch.tokens, tokens.markers)
         parts["log_mass"][batch.rows] = batch.log_probs.sum(1)
         parts["log_mass_markers"][batch.rows] = np.where(marker, batch.log_probs, 0.0).sum(1)
         parts["log_mass_content"][batch.rows] = np.where(marker, 0.0, batch.log_probs).sum(1)
@@ -71,8 +71,11 @@ def exact_mass(
     model: Decoder, rows: Sequences, batch_size: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log mass ln Q(x) in nats and greedy correctness of every row, shapes (rows,)."""
-    parts = exact_parts(model, rows, batch_size, device)
-    return parts["log_mass"], parts["greedy_correct"]
+    log_mass, greedy_correct = np.empty(rows.size), np.empty(rows.size, dtype=bool)
+    for batch in _gold_batches(model, rows, batch_size, device):
+        log_mass[batch.rows] = batch.log_probs.sum(1)
+        greedy_correct[batch.rows] = batch.greedy_correct
+    return log_mass, greedy_correct
 
 
 def gold_log_probs(
@@ -112,6 +115,7 @@ def evaluate(
     axis: str,
     seed: int,
     ratio: str,
+    tokens: Tokens,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -131,7 +135,7 @@ def evaluate(
     tables = []
     for name, folder in stages.items():
         stage = stage_of(name)
-        parts = exact_parts(load_model(folder), rows, evaluation.batch_size, device)
+        parts = exact_parts(load_model(folder), rows, evaluation.batch_size, device, tokens)
         labels = {
             "axis": axis,
             "seed": seed,

@@ -22,9 +22,8 @@ from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.data.rows import Sequences
 from grpo_origin.evaluation.mass import exact_mass
 from grpo_origin.jobs.files import write_table
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.tasks.rewards import TaskReward
-from grpo_origin.tasks.tokenizer import PAD
-from grpo_origin.tasks.world import World
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device, exact_arithmetic
 
@@ -43,18 +42,20 @@ def sampled_successes(
     device: torch.device,
     seed: int,
     right: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    room: int = 0,
 ) -> np.ndarray:
     """How many of `samples` completions drawn for each row are right, shape (rows,).
 
     They are drawn at temperature 1 from the full softmax. `right` says so of row numbers (b,) and
-    their completions (b, T), padded after `<eos>`; without it only the gold completion is right.
+    their completions (b, T), padded after `<eos>`; without it only the gold completion is right. A
+    completion may be as long as the gold one, or as `room` if that is more.
     """
     model.to(device).eval()  # type: ignore[arg-type]
     torch.manual_seed(seed)
     successes = np.zeros(rows.size, dtype=np.int64)
     for numbers, tokens, prompt in rows.blocks(np.arange(rows.size)):
         repeated = np.repeat(np.arange(len(numbers)), samples)
-        longest = tokens.shape[1] - prompt
+        longest = max(tokens.shape[1] - prompt, room)
         for start in range(0, len(repeated), batch_size):
             chosen = repeated[start : start + batch_size]
             ids = torch.from_numpy(tokens[chosen, :prompt]).to(device)
@@ -132,7 +133,7 @@ def answers(
     axis: str,
     ratio: str,
     variant: str,
-    world: World,
+    domain: Domain,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
@@ -149,17 +150,23 @@ def answers(
     parts = [_spread(read_prompts(test, split), evaluation.answer_prompts) for split in SPLITS]
     table = pa.concat_tables(parts)
     rows, names = Sequences(table), table["task"].to_pylist()
-    prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(world, "answer")
+    # Where others than the gold completion are right, they may be longer.
+    room = 0 if domain.unique else max(map(len, table["completion_ids"].to_pylist()))
+    prompts, reward = table["prompt_ids"].to_pylist(), TaskReward(domain, "answer")
+    beside, pad = {name: table[name].to_pylist() for name in domain.columns}, domain.tokens.pad
+    eos = domain.tokens.eos
 
     def right(numbers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        written = [[int(token) for token in row if token != PAD] for row in drawn]
+        ended = [row[: row.index(eos) + 1] if eos in row else row for row in drawn.tolist()]
+        written = [[token for token in row if token != pad or pad == eos] for row in ended]
         asked = [prompts[i] for i in numbers], written, [names[i] for i in numbers]
-        return np.array(reward(*asked), dtype=int)
+        of_prompts = {name: [values[i] for i in numbers] for name, values in beside.items()}
+        return np.array(reward(*asked, **of_prompts)) == 1
 
     for name, folder in stages.items():
         model, stage = load_model(folder), stage_of(name)
-        counts = sampled_successes(model, rows, samples, size, device, world.seed, right)
-        place = {"axis": axis, "seed": world.seed, "ood_ratio": ratio, "variant": variant}
+        counts = sampled_successes(model, rows, samples, size, device, domain.seed, right, room)
+        place = {"axis": axis, "seed": domain.seed, "ood_ratio": ratio, "variant": variant}
         place |= {"stage": name, "method": stage.method, "trained_on": stage.trained_on}
         columns = {label: pa.array([value] * rows.size) for label, value in place.items()}
         columns |= {

@@ -20,9 +20,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "method": ("string", "RL method of the stage; null before RL"),
     "trained_on": ("string", "split of the prompts that RL trained on; null before RL"),
     "split": ("string", "split of the test prompt: id, ood, mixed-1, ..."),
-    "task": ("string", "task of the test prompt, `operations;length;alphabet`"),
+    "task": ("string", "task of the test prompt, as configured"),
     "prompt_index": ("int64", "number of the test prompt in its split"),
-    "log_mass": ("float64", "ln Q, Q the probability of the correct completion; nats"),
+    "log_mass": (
+        "float64",
+        "ln Q, Q the probability of the reference completion: the correct one, or a lower bound "
+        "where others are right too (worked solutions of text tasks); nats",
+    ),
     "log_mass_markers": ("float64", "part of ln Q from <think>, <answer> and <eos>; nats"),
     "log_mass_content": ("float64", "part of ln Q from all other tokens; nats"),
     "greedy_correct": ("bool", "whether greedy decoding gives the correct completion"),

@@ -16,10 +16,8 @@ from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import NumericsSettings
 from grpo_origin.data.prompt_sets import read_prompts
 from grpo_origin.evaluation.completions import SAMPLES, Shown, shown
-from grpo_origin.evaluation.mass import MARKERS
 from grpo_origin.jobs.files import read_table, write_table
-from grpo_origin.tasks.tokenizer import Vocabulary
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.domain import Domain, Tokens
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import choose_device
 
@@ -58,7 +56,7 @@ def write_completions(
     *,
     axis: str,
     ratio: str,
-    world: World,
+    domain: Domain,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
@@ -77,8 +75,8 @@ def write_completions(
     after = next((name for name in names if stage_of(name).trained_on == JUDGED), names[-1])
     chosen = chosen_prompts(read_table(evaluation).to_pandas(), before, after)
     rows = {(row["split"], row["prompt_index"]): row for row in read_prompts(test).to_pylist()}
-    device, vocabulary = choose_device(numerics, runtime.threads), Vocabulary(world.nodes)
-    cell = {"axis": axis, "seed": world.seed, "ood_ratio": ratio}
+    device, tokens = choose_device(numerics, runtime.threads), domain.tokens
+    cell = {"axis": axis, "seed": domain.seed, "ood_ratio": ratio}
     lines: list[dict[str, Any]] = []
     for name, folder in stages.items():
         model, stage = load_model(folder), stage_of(name)
@@ -86,20 +84,20 @@ def write_completions(
         for (split, number), why in chosen.items():
             row = rows[split, number]
             gold = row["completion_ids"]
-            found = shown(model, row["prompt_ids"], gold, SAMPLES, device, world.seed)
+            found = shown(model, row["prompt_ids"], gold, SAMPLES, device, domain.seed, tokens)
             place = {"split": split, "task": row["task"], "prompt_index": number, "chosen": why}
-            place["prompt"] = " ".join(vocabulary.tokens[i] for i in row["prompt_ids"])
-            lines += token_rows(found, gold, vocabulary.tokens, cell | labels | place)
+            place["prompt"] = " ".join(tokens.names[i] for i in row["prompt_ids"])
+            lines += token_rows(found, gold, tokens, cell | labels | place)
         print(f"{name}: {len(chosen)} prompts", flush=True)
     write_table(output, pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False))
 
 
 def token_rows(
-    found: Shown, gold: Sequence[int], names: Sequence[str], labels: Mapping[str, Any]
+    found: Shown, gold: Sequence[int], tokens: Tokens, labels: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """A row for each token of each completion of a prompt, `labels` in front.
 
-    `names` are the tokens' by id. Places count from 1.
+    Places count from 1.
     """
     masses = {name: getattr(found, name) for name in vars(found) if name.startswith("log_mass")}
     lines = []
@@ -109,8 +107,8 @@ def token_rows(
         for place, (token, log_prob) in enumerate(zip(text.tokens, text.log_probs, strict=True)):
             line = {
                 "position": place + 1,
-                "token": names[token],
-                "part": "marker" if token in MARKERS else "content",
+                "token": tokens.names[token],
+                "part": "marker" if token in tokens.markers else "content",
                 "probability": float(np.exp(log_prob)),
                 "right": place < len(gold) and token == gold[place],
             }

@@ -6,12 +6,16 @@ from pathlib import Path
 
 
 class ArtefactError(RuntimeError):
-    """A file or folder of a run that is missing or can't be used: `path: problem; what to do`."""
+    """A file or folder of a run that is missing or can't be used: `path: problem; what to do`.
 
-    def __init__(self, path: str | Path, problem: str) -> None:
+    `advice` is for what no run made: that is someone's own and never offered for deletion.
+    """
+
+    def __init__(self, path: str | Path, problem: str, advice: str | None = None) -> None:
+        self.problem = problem
         there = Path(path).exists()
-        advice = "delete it and run again to make it anew" if there else "run what makes it first"
-        super().__init__(f"{path}: {problem}; {advice}")
+        anew = "delete it and run again to make it anew" if there else "run what makes it first"
+        super().__init__(f"{path}: {problem}; {advice or anew}")
 
 
 class Interrupted(RuntimeError):

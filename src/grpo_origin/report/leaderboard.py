@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from grpo_origin.report.contrasts import difference
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -54,12 +56,10 @@ def _row(values: Mapping[Hashable, Any]) -> str:
     """A line of a table from a row of the leaderboard."""
     gold = [f"{values['gold_tokens']:,.0f} tokens"] if values["gold_tokens"] > 0 else []
     gold += [f"{values['demonstrations']:,} samples"] if values["demonstrations"] else []
-    sign = {"equivalent": "=", "inconclusive": "?", "differs": "+"}.get(values["equal_verdict"], "")
-    against = ""
-    if sign:
-        sign = "-" if sign == "+" and values["equal_difference"] < 0 else sign
-        against = f"{sign} {values['equal_difference']:+.3f}"
-        against += f" [{values['equal_low']:+.3f}, {values['equal_high']:+.3f}]"
+    against = "-"
+    if isinstance(values["equal_verdict"], str):
+        parts = (values[f"equal_{name}"] for name in ("verdict", "difference", "low", "high"))
+        against = difference(*parts)
     after = f"{values['after']:.3f} [{values['after_low']:.3f}, {values['after_high']:.3f}]"
     cells = [
         f"`{values['entry']}`",
@@ -67,6 +67,6 @@ def _row(values: Mapping[Hashable, Any]) -> str:
         f"{values['id_change']:+.3f}",
         f"{values['completions']:,.0f}",
         ", ".join(gold) or "none",
-        against or "-",
+        against,
     ]
     return f"| {' | '.join(cells)} |"

@@ -239,7 +239,7 @@ def _as_written(settings: Settings) -> dict[str, Any]:
     """The settings that change results, as a configuration that gives the same ones."""
     dumped = settings.model_dump(mode="json", exclude={"runtime", "resources"})
     for name, axis in settings.axes.items():
-        dumped["axes"][name] |= {split: [str(t) for t in axis.tasks(split)] for split in SPLITS}
+        dumped["axes"][name] |= {split: [t.written for t in axis.tasks(split)] for split in SPLITS}
     dumped["methods"] = [{name: values} for name, values in settings.methods.items()]
     return dumped
 
@@ -311,6 +311,7 @@ def write_report(
         .get_template(PAGE_TEMPLATE.name)
         .render(
             run=settings.run,
+            worked=[name for name, of in settings.axes.items() if of.completions == "worked"],
             titles=[
                 "In short",
                 *(["Warnings"] if warned else []),

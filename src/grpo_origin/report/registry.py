@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_origin.config.schema import Settings, method_entries
+from grpo_origin.tasks.states import deep_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +37,7 @@ CATEGORIES = (
     "What RL gains",
     "What RL loses",
     "Beyond zero",
+    "Representations",
     "RL methods",
     "Variants",
     "Theory against practice",
@@ -55,15 +58,22 @@ def _has_several_ood_tasks(settings: Settings, axis: str) -> bool:
     return len(settings.axes[axis].ood) > 1
 
 
+def _has_probes(settings: Settings, axis: str) -> bool:
+    return settings.probes is not None
+
+
+def _has_heads(settings: Settings, axis: str) -> bool:
+    return settings.representation is not None
+
+
 def _has_several_methods(settings: Settings, axis: str) -> bool:
     return len(settings.methods) > 1
 
 
 def _has_faithfulness(settings: Settings, axis: str) -> bool:
     """Whether the traces of any of its tasks are measured."""
-    measured, tasks = settings.faithfulness, settings.axes[axis]
-    lengths = [len(task.operations) for task in (*tasks.id, *tasks.ood)]
-    return measured is not None and max(lengths) > measured.depth
+    measured = settings.faithfulness
+    return measured is not None and deep_tasks(settings.axes[axis], measured.depth) > 0
 
 
 def _has_variants(settings: Settings, axis: str) -> bool:
@@ -77,14 +87,33 @@ def _has_variants(settings: Settings, axis: str) -> bool:
     )
 
 
+# RL methods that are shown gold tokens (docs/methods.md), by which a run is known to have controls
+# before it ran.
+INFORMED = ("luffy", "reverse_curriculum", "hints")
+
+
+def _has_controls(settings: Settings) -> bool:
+    """Whether RL or SFT of the run or of a variant is shown right completions of OOD prompts."""
+    sections = [change.get("sft") or {} for change in settings.variants.values()]
+    shares = [settings.sft.ood_share if settings.sft else "0"]
+    shares += [section.get("ood_share", "0") for section in sections]
+    methods = {*settings.methods}.union(
+        *(method_entries(change.get("methods", {})) for change in settings.variants.values())
+    )
+    return any(Decimal(str(share)) > 0 for share in shares) or bool(methods & {*INFORMED})
+
+
 ONCE: dict[str, Callable[[Settings], bool]] = {
     "run": lambda settings: True,
+    "run with controls": _has_controls,
     "run with theory": lambda settings: any(map(settings.theory_ratios, settings.axes)),
 }
 EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis": _every_axis,
     "axis with mixed splits": _has_mixed_splits,
     "axis with several OOD tasks": _has_several_ood_tasks,
+    "axis with probes": _has_probes,
+    "axis with heads": _has_heads,
     "axis of several methods": _has_several_methods,
     "axis of several variants": _has_variants,
     "axis with faithfulness": _has_faithfulness,

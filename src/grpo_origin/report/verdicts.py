@@ -112,6 +112,11 @@ def places(rows: Sequence[Any]) -> list[str]:
     return names
 
 
+def enumerated(names: Sequence[str]) -> str:
+    """One or more names as a sentence lists them: `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def told(rows: Sequence[Any], clauses: Mapping[str, str], show: Callable[[Any], str]) -> str:
     """Rows in one sentence, by verdict: `clauses` says what each verdict is called."""
     parts = []
@@ -119,8 +124,7 @@ def told(rows: Sequence[Any], clauses: Mapping[str, str], show: Callable[[Any], 
     for verdict in VERDICTS:
         of = [f"{n} ({show(r)})" for n, r in zip(names, rows, strict=True) if r.verdict == verdict]
         if of:
-            listed = of[0] if len(of) == 1 else f"{', '.join(of[:-1])} and {of[-1]}"
-            parts.append(f"{clauses[verdict]} on {listed}")
+            parts.append(f"{clauses[verdict]} on {enumerated(of)}")
     return "; ".join(parts)
 
 

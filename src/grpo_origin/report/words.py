@@ -137,6 +137,14 @@ WORDINGS: dict[tuple[str, str], Wording] = {
         "",
         ("faithfulness",),
     ),
+    ("mass of a head", "absent"): Wording(
+        "A head does not learn what it gave no mass",
+        "A head over a fixed set, trained by GRPO on OOD prompts, gets no further than guessing on "
+        "those to whose right output it gave no probability.",
+        "mass of prompts that had about none, less that of guessing",
+        _LIMIT,
+        ("heads",),
+    ),
 }
 
 # What decides, by kind of test; `{edge}` is the edge, `{rare}` the share of seeds.

@@ -34,7 +34,7 @@ from grpo_origin.jobs.files import write_table
 from grpo_origin.rl.method import find
 from grpo_origin.rl.stage import prompt_dataset, scratch
 from grpo_origin.rl.trainer import make_trainer
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.training.loop import Progress
 from grpo_origin.training.model import load_model
 from grpo_origin.training.numerics import (
@@ -163,7 +163,7 @@ def converge(
     beta: str,
     axis: str,
     ratio: str,
-    world: World,
+    domain: Domain,
     theory: TheorySettings,
     evaluation: EvaluationSettings,
     numerics: NumericsSettings,
@@ -202,8 +202,8 @@ def converge(
         make_trainer(
             rl_method,
             model,
-            prompt_dataset(pa.concat_tables([tables["train"]] * theory.steps)),
-            world=world,
+            prompt_dataset(pa.concat_tables([tables["train"]] * theory.steps), domain.tokens),
+            domain=domain,
             rl=rl_method.settings(rl),
             numerics=numerics,
             device=device,
@@ -213,7 +213,7 @@ def converge(
         ).train()
     guard.weights(model, rl.steps)
 
-    cell = {"method": method, "beta": weight, "axis": axis, "seed": world.seed, "ood_ratio": ratio}
+    cell = {"method": method, "beta": weight, "axis": axis, "seed": domain.seed, "ood_ratio": ratio}
     parts = []
     for name, rows in pools.items():
         columns = {

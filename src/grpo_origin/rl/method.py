@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from grpo_origin.config.fields import ConfigError, Count, Number, Section
 from grpo_origin.config.load import one_line
-from grpo_origin.config.notation import TaskSpec
 from grpo_origin.config.stages import RLSettings
 from grpo_origin.rl import methods
+from grpo_origin.tasks.domain import domain_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from grpo_origin.config.schema import Settings
     from grpo_origin.rl.trainer import MethodHooks
+    from grpo_origin.training.base import Base
 
 
 @dataclass
@@ -39,7 +41,8 @@ class Rollout:
     """
 
     inputs: list[dict[str, Any]]
-    """Rows of the prompt set (B): `prompt`, `gold` (token lists) and `task`; `given` if a method
+    """Rows of the prompt set (B): `prompt`, `gold` (token lists), where the
+    steps of that begin (`step_starts`) and `task`; `given` if a method
     put a part of the gold completion behind the prompt.
     """
     completions: list[list[int]]
@@ -123,14 +126,10 @@ class Rollout:
         verdicts = []
         for row, sampled in zip(self.inputs, self.completions, strict=True):
             completion = [*row.get("given", ()), *sampled]
-            spec, gold = TaskSpec.model_validate(row["task"]), row["gold"]
-            width, last = 1 + spec.length, len(spec.operations) - 1
-            ends = [
-                (i + 1) * width if i < last else max(len(gold), len(completion))
-                for i in range(last + 1)
-            ]
+            gold, starts = row["gold"], row["step_starts"]
+            ends = [*starts[1:], max(len(gold), len(completion))]
             verdicts.append(
-                [completion[i * width : end] == gold[i * width : end] for i, end in enumerate(ends)]
+                [completion[a:b] == gold[a:b] for a, b in zip(starts, ends, strict=True)]
             )
         return verdicts
 
@@ -294,22 +293,27 @@ def find(name: str) -> type[Method]:
     raise ValueError(f"methods/{name}.py defines no subclass of Method")
 
 
-def load_methods(settings: Settings) -> dict[str, Method]:
+def load_methods(settings: Settings, base: Base | None = None) -> dict[str, Method]:
     """The methods of a run by name, their settings checked against the run's.
 
+    `base` is the model from outside that it starts from, with tokenizer and context of its own.
     Raises ConfigError for an unknown method or setting, for one that can't run with the `rl`
     section, and for one that needs longer sequences than the model's context.
     """
     loaded: dict[str, Method] = {}
+    longest, where = settings.model.context, "model.context"
+    if base:
+        longest, where = base.context or sys.maxsize, "the context of pretrain.base"
     for name, values in settings.methods.items():
         loaded[name] = _load(name, values, settings.rl)
         for axis, tasks in settings.axes.items():
+            domain = domain_of(settings, axis, base.folder if base else None)
             for task in (*tasks.id, *tasks.ood):
-                tokens = loaded[name].tokens(task.prompt_tokens, task.completion_tokens)
-                if tokens > settings.model.context:
+                tokens = loaded[name].tokens(*domain.lengths(task))
+                if tokens > longest:
                     raise ConfigError(
                         f"axes.{axis}: task '{task}' needs {tokens} tokens under {name}, "
-                        f"more than model.context ({settings.model.context})"
+                        f"more than {where} ({longest})"
                     )
     return loaded
 

@@ -18,8 +18,9 @@ from datasets import Dataset
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.paths import LEARNING_CURVE, PROMPT_MASS, SIGNAL, rl_stage
 from grpo_origin.config.schema import RuntimeSettings
-from grpo_origin.config.stages import NumericsSettings, RLSettings
+from grpo_origin.config.stages import LoraSettings, NumericsSettings, RLSettings
 from grpo_origin.data.prompt_sets import curve_prompts, read_prompts
+from grpo_origin.data.rows import COLUMNS
 from grpo_origin.data.source import Source
 from grpo_origin.jobs.checkpoint import stop_signals
 from grpo_origin.jobs.errors import ArtefactError, Interrupted
@@ -27,7 +28,9 @@ from grpo_origin.rl import signal
 from grpo_origin.rl.callbacks import MEMORY, Keeper, LearningCurve, NewReference
 from grpo_origin.rl.method import Method
 from grpo_origin.rl.trainer import make_trainer, training_log
+from grpo_origin.tasks.domain import Tokens
 from grpo_origin.tasks.world import generator
+from grpo_origin.training.lora import lora_config, merged
 from grpo_origin.training.model import load_model
 from grpo_origin.training.stage import training_stage
 
@@ -44,11 +47,13 @@ def train_rl(
     method: Method,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
+    lora: LoraSettings | None = None,
 ) -> None:
     """Post-train the model folder `source` on a prompt set's split `trained_on` (id or ood).
 
     Writes a model folder to `output`, with the files of `signal` and the learning curve in it;
-    `data` is what prompts were and test prompts are drawn from. Raises Interrupted after
+    `data` is what prompts were and test prompts are drawn from. With `lora` adapters are trained,
+    and merged into the weights that are written. Raises Interrupted after
     saving its state if the job is told to stop, NotFinite if a gradient or weight is no number,
     ArtefactError if prompts run out.
     """
@@ -59,11 +64,12 @@ def train_rl(
             rl_stage(trained_on, name),
             output,
             checkpoint,
-            world=data.world,
+            domain=data.domain,
             settings={
                 "trained_on": trained_on,
                 "method": {name: method.model_dump()},
                 "rl": rl.model_dump(),
+                "lora": lora.model_dump() if lora else None,
             },
             inputs=[Path(source) / "model.safetensors", prompt_set],
             code=[__file__, inspect.getfile(type(method))],
@@ -86,8 +92,8 @@ def train_rl(
         trainer = make_trainer(
             method,
             model,
-            prompt_dataset(prompts),
-            world=data.world,
+            prompt_dataset(prompts, data.domain.tokens),
+            domain=data.domain,
             rl=rl,
             numerics=numerics,
             device=training.device,
@@ -95,6 +101,7 @@ def train_rl(
             guard=training.guard,
             callbacks=[curve],
             memory=memory,
+            adapters=lora_config(model, lora, data.seed) if lora else None,
         )
         if every := rl.reset_reference_every:
             trainer.add_callback(NewReference(trainer.ref_model, every, saved))
@@ -113,6 +120,8 @@ def train_rl(
                 prompt_set,
                 f"has too few {trained_on} prompts: they ended at step {done} of {rl.steps}",
             )
+        if lora:
+            model = merged(trainer.model)
         had_signal = signal.summary(
             memory[signal.COUNTS],
             mass["log_mass"].to_numpy(),
@@ -133,17 +142,23 @@ def ordered_prompts(
     return method.order(prompts, others, count, draws)
 
 
-def prompt_dataset(prompts: pa.Table) -> Dataset:
-    """Prompts as the trainer takes them: `prompt`, `question` (the same), `gold`, `task`."""
+def prompt_dataset(prompts: pa.Table, tokens: Tokens) -> Dataset:
+    """Prompts as the trainer takes them.
+
+    `prompt`, `question` (the same), `gold`, where its steps begin (`step_starts`), `task`, and what
+    else the verifier needs.
+    """
     columns = {
         "prompt": "prompt_ids",
         "question": "prompt_ids",
         "gold": "completion_ids",
         "task": "task",
     }
-    return Dataset.from_dict(
-        {name: prompts[column].to_pylist() for name, column in columns.items()}
-    )
+    known = (*COLUMNS, "prompt_index")
+    columns |= {name: name for name in prompts.column_names if name not in known}
+    rows = {name: prompts[column].to_pylist() for name, column in columns.items()}
+    rows["step_starts"] = [tokens.step_starts(gold) for gold in rows["gold"]]
+    return Dataset.from_dict(rows)
 
 
 def scratch(runtime: RuntimeSettings) -> tempfile.TemporaryDirectory[str]:

@@ -7,6 +7,7 @@ and what a method changes of it is the method's (`methods`). Knows nothing of ev
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,12 +20,13 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from grpo_origin.config.stages import NumericsSettings, RLSettings
 from grpo_origin.rl import signal
 from grpo_origin.rl.method import Method, Rollout
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.tasks.rewards import TaskReward
-from grpo_origin.tasks.tokenizer import build_tokenizer
-from grpo_origin.tasks.world import World
 from grpo_origin.training.numerics import FiniteGuard
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from grpo_origin.training.model import Decoder
 
     OnlineTrainer = GRPOTrainer
@@ -47,6 +49,7 @@ LOGGED = {
 }
 
 
+LARGE = 4096  # tokens of a vocabulary whose logits of a whole batch are too many to hold
 SEEDS_APART = 1_000_003  # of rollouts of one world by `rl.seed`
 
 
@@ -150,32 +153,56 @@ class MethodHooks(OnlineTrainer):
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
-        **_: Any,
+        **more: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Log-probabilities and entropies (B, T) of the completions, 0 where masked.
 
         From the logits of these tokens alone. TRL's own way never holds all logits, scores the
-        prompt too, and is slower here, where a vocabulary has tens of words.
+        prompt too, and is slower where a vocabulary has tens of words: it is for large ones.
         """
+        places = _positions(model, attention_mask)
+        if model.config.get_text_config().vocab_size > LARGE and not places:
+            arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size)
+            log_probs, entropies, _ = super()._get_per_token_logps_and_entropies(
+                *arguments, compute_entropy=compute_entropy
+            )
+            return self._of_method(log_probs), entropies, None
         with self.accelerator.autocast():
             logits = model(
                 input_ids,
                 attention_mask=attention_mask,
                 use_cache=False,
                 logits_to_keep=logits_to_keep + 1,
+                **places,
             ).logits
         drawn, masked = (
             input_ids[:, -logits_to_keep:, None],
             attention_mask[:, -logits_to_keep:] == 0,
         )
         every = torch.log_softmax(logits[:, :-1].float() / self.temperature, -1)
-        log_probs = every.gather(-1, drawn)[..., 0].masked_fill(masked, 0)
-        if self.training_batch is not None:
-            log_probs = self.method.log_probs(log_probs, self.training_batch)
+        log_probs = self._of_method(every.gather(-1, drawn)[..., 0].masked_fill(masked, 0))
         entropies = (
             -(every.exp() * every).sum(-1).masked_fill(masked, 0) if compute_entropy else None
         )
         return log_probs, entropies, None
+
+    def _of_method(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """What the method makes of log-probabilities (B, T) in a loss."""
+        if self.training_batch is None:
+            return log_probs
+        return self.method.log_probs(log_probs, self.training_batch)
+
+
+def _positions(model: Any, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Positions (B, T) from the first token behind the padding on, for a model that learned them.
+
+    Rotary ones need none, since the distance of tokens is all that counts.
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rotary = getattr(bare.config, "rope_parameters", None) is not None
+    if rotary or "position_ids" not in inspect.signature(type(bare).forward).parameters:
+        return {}
+    return {"position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0)}
 
 
 class TokenGRPOTrainer(MethodHooks, GRPOTrainer):
@@ -208,7 +235,7 @@ def make_trainer(
     model: Decoder,
     dataset: Dataset,
     *,
-    world: World,
+    domain: Domain,
     rl: RLSettings,
     numerics: NumericsSettings,
     device: torch.device,
@@ -216,22 +243,25 @@ def make_trainer(
     guard: FiniteGuard,
     callbacks: Sequence[TrainerCallback] = (),
     memory: dict[str, Any] | None = None,
+    adapters: LoraConfig | None = None,
 ) -> MethodHooks:
     """TRL's trainer for a method, its hooks in place; `rl` is what the method makes of the section.
 
     `dataset` has the columns of `stage.prompt_dataset`; `folder` is for the trainer's own files.
+    With `adapters` these are trained, and the reference is the model without them.
     """
     longest = max(map(len, dataset["gold"]))
     trainer = TRAINERS[method.trainer].trainer(
         model=model,
-        reward_funcs=TaskReward(world, rl.reward),
-        args=trainer_config(method, rl, numerics, device, longest, world.seed, folder),
+        reward_funcs=TaskReward(domain, rl.reward),
+        args=trainer_config(method, rl, numerics, device, longest, domain.seed, folder),
         train_dataset=dataset,
-        processing_class=build_tokenizer(world),
+        processing_class=domain.build_tokenizer(),
         callbacks=list(callbacks),
         method=method,
         guard=guard,
         memory=memory,
+        peft_config=adapters,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,7 +1,7 @@
 """Rewards of completions from their tasks: what `rl.reward` names.
 
 RL trains on them, and evaluation samples those that exact masses do not give. Every rule of what is
-right is that of `tasks.tokenizer.Vocabulary`.
+right is the domain's (`tasks.domain`).
 """
 
 from __future__ import annotations
@@ -10,25 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from grpo_origin.config.notation import TaskSpec
-from grpo_origin.tasks.task import Task
-from grpo_origin.tasks.tokenizer import Vocabulary
-from grpo_origin.tasks.world import World
-
-# Values of `rl.reward` and what gives them.
-REWARDS = {
-    "exact": Vocabulary.check,
-    "answer": Vocabulary.check_answer,
-    "steps": Vocabulary.share_of_states,
-}
+from grpo_origin.tasks.domain import Domain
 
 
 class TaskReward:
-    """A reward of completions from their tasks: one of REWARDS, from 0 to 1."""
+    """A reward of completions from their tasks: one that the domain has, from 0 to 1."""
 
-    def __init__(self, world: World, kind: str = "exact") -> None:
-        self.world, self.vocabulary = world, Vocabulary(world.nodes)
-        self.score, self.__name__ = REWARDS[kind], kind
+    def __init__(self, domain: Domain, kind: str = "exact") -> None:
+        self.domain, self.kind, self.__name__ = domain, kind, kind
 
     def __call__(
         self,
@@ -36,12 +25,13 @@ class TaskReward:
         completion_ids: list[list[int]],
         task: list[str],
         given: list[list[int]] | None = None,
-        **_: Any,
+        **columns: Any,
     ) -> list[float]:
         """Score completions (token lists) of questions (the task's prompts, token lists) of the
         named tasks.
 
         What was `given` of a completion (token lists) is judged with it, as its beginning.
+        `columns` hold those of the domain, a value a completion; others are ignored.
         """
         if given is not None:
             pairs = zip(given, completion_ids, strict=True)
@@ -49,9 +39,7 @@ class TaskReward:
         rewards = np.zeros(len(question))
         for name in set(task):
             rows = [i for i, other in enumerate(task) if other == name]
-            checked = Task(TaskSpec.model_validate(name), self.world)
-            asked = np.array([question[i] for i in rows])
-            rewards[rows] = self.score(
-                self.vocabulary, checked, asked, [completion_ids[i] for i in rows]
-            )
+            asked, written = [question[i] for i in rows], [completion_ids[i] for i in rows]
+            beside = {key: [columns[key][i] for i in rows] for key in self.domain.columns}
+            rewards[rows] = self.domain.score(self.kind, name, asked, written, beside)
         return rewards.tolist()

@@ -8,6 +8,7 @@ alphabets, so that a model can be asked about tokens it never saw.
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -82,14 +83,16 @@ class Vocabulary:
         """Start strings read back from prompts of a task, shape (samples, L)."""
         return prompts[:, 1 : 1 + task.spec.length] - self.first_element
 
-    def check(self, task: Task, prompts: np.ndarray, completions: list[list[int]]) -> np.ndarray:
+    def check(
+        self, task: Task, prompts: np.ndarray, completions: Sequence[Sequence[int]]
+    ) -> np.ndarray:
         """Whether each completion, its `<eos>` included, is the correct one, shape (samples,)."""
         gold = self.completions(task, self.starts(task, prompts)).tolist()
         pairs = zip(completions, gold, strict=True)
         return np.array([list(completion) == right for completion, right in pairs], dtype=bool)
 
     def check_answer(
-        self, task: Task, prompts: np.ndarray, completions: list[list[int]]
+        self, task: Task, prompts: np.ndarray, completions: Sequence[Sequence[int]]
     ) -> np.ndarray:
         """Whether each completion ends in `<answer>`, the right state and `<eos>` (samples,).
 
@@ -106,7 +109,7 @@ class Vocabulary:
         )
 
     def share_of_states(
-        self, task: Task, prompts: np.ndarray, completions: list[list[int]]
+        self, task: Task, prompts: np.ndarray, completions: Sequence[Sequence[int]]
     ) -> np.ndarray:
         """Share of each completion's states that are right, whatever its markers (samples,).
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from grpo_origin.config.schema import RuntimeSettings
 from grpo_origin.config.stages import (
+    LoraSettings,
     ModelSettings,
     NumericsSettings,
     OptimiserSettings,
@@ -28,19 +28,20 @@ from grpo_origin.config.stages import (
 from grpo_origin.data.mixture import Mixture
 from grpo_origin.data.pools import Pool
 from grpo_origin.data.prompt_sets import read_prompts
-from grpo_origin.data.rows import Sequences
+from grpo_origin.data.rows import IGNORED, Block, Sequences, filled
 from grpo_origin.jobs.checkpoint import Checkpoint, stop_signals
 from grpo_origin.jobs.errors import Interrupted
-from grpo_origin.tasks.world import World, generator
-from grpo_origin.training.model import build_model, load_model
+from grpo_origin.tasks.domain import Domain
+from grpo_origin.tasks.world import generator
+from grpo_origin.training.base import find_base
+from grpo_origin.training.lora import adapted, merged
+from grpo_origin.training.model import build_model, load_model, open_base
 from grpo_origin.training.numerics import FiniteGuard, training_passes
 from grpo_origin.training.stage import training_stage
 
 if TYPE_CHECKING:
     from grpo_origin.training.model import Decoder
 
-
-Block = tuple[np.ndarray, int]  # tokens (block, T) and the first position whose token is a target
 
 PROGRESS_SECONDS = 5.0
 
@@ -76,17 +77,31 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
     return settings.learning_rate * (settings.final_rate + (1 - settings.final_rate) * cosine)
 
 
-def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor, first: int) -> torch.Tensor:
-    """Summed cross-entropy of tokens[:, first:] (B, T) given those before; logits (B, T, V)."""
+def next_token_loss(
+    logits: torch.Tensor, tokens: torch.Tensor, first: int, targets: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Summed cross-entropy of tokens[:, first:] (B, T) given those before; logits (B, T, V).
+
+    Of `targets` (B, T - first) instead, if given; those that are IGNORED don't count.
+    """
     predicted = logits[:, first - 1 : -1].flatten(0, 1).float()
+    wanted = tokens[:, first:] if targets is None else targets
     return torch.nn.functional.cross_entropy(
-        predicted, tokens[:, first:].flatten(), reduction="sum"
+        predicted, wanted.flatten(), reduction="sum", ignore_index=IGNORED
     )
 
 
+def targets_in(block: Block) -> int:
+    """How many targets a block has."""
+    if block.targets is None:
+        return block.tokens[:, block.first :].size
+    return int((block.targets != IGNORED).sum())
+
+
 def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -96,8 +111,13 @@ def _optimiser(model: torch.nn.Module, settings: OptimiserSettings) -> torch.opt
     )
 
 
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What is trained by name; of weights that are tied, one."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
 def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value.detach() for name, value in _trained(model).items()}
     for i, value in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in value.items()}
     return tensors
@@ -106,13 +126,9 @@ def _state(model: torch.nn.Module, optimiser: torch.optim.AdamW) -> dict[str, to
 def _restore(
     model: torch.nn.Module, optimiser: torch.optim.AdamW, tensors: dict[str, torch.Tensor]
 ) -> None:
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): value
-            for name, value in tensors.items()
-            if name.startswith("model.")
-        }
-    )
+    with torch.no_grad():
+        for name, value in _trained(model).items():
+            value.copy_(tensors[f"model.{name}"])
     state = optimiser.state_dict()
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
@@ -123,7 +139,7 @@ def _restore(
 
 def train(
     model: Decoder,
-    batch: Callable[[int], list[Block]],
+    batch: Callable[[int], Sequence[Block]],
     steps: int,
     settings: OptimiserSettings,
     numerics: NumericsSettings,
@@ -155,16 +171,16 @@ def train(
             rate = learning_rate(settings, step, steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            blocks = [
-                (torch.from_numpy(tokens).to(device, non_blocking=True), first)
-                for tokens, first in batch(step)
-            ]
-            targets = sum(tokens[:, first:].numel() for tokens, first in blocks)
+            blocks = batch(step)
+            count = sum(map(targets_in, blocks))
             total = torch.zeros((), device=device)
-            for tokens, first in blocks:
+            for block in blocks:
+                tokens = torch.from_numpy(block.tokens).to(device, non_blocking=True)
+                wanted = None if block.targets is None else torch.from_numpy(block.targets)
+                wanted = None if wanted is None else wanted.to(device, non_blocking=True)
                 with autocast:
                     logits = forward(input_ids=tokens, use_cache=False).logits
-                loss = next_token_loss(logits, tokens, first) / targets
+                loss = next_token_loss(logits, tokens, block.first, wanted) / count
                 loss.backward()
                 total += loss.detach()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -192,19 +208,23 @@ def pretrain(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     ratio: str,
     model: ModelSettings,
     pretrain: PretrainSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Pretrain from scratch on the mixture of a ratio and write a model folder to `output`."""
+    """Pretrain on the mixture of a ratio, from random weights or from a base, to `output`.
+
+    What is written is a model folder; without samples it holds the base as it is.
+    """
+    base = find_base(pretrain.base) if pretrain.base else None
     with training_stage(
         "pretrain",
         output,
         checkpoint,
-        world=world,
+        domain=domain,
         inputs=[id_pool, ood_pool],
         code=[__file__],
         numerics=numerics,
@@ -213,17 +233,21 @@ def pretrain(
             "ratio": ratio,
             "model": model.model_dump(),
             "pretrain": pretrain.model_dump(),
+            "base": base.digest if base else None,
         },
     ) as training:
         if training is None:
             return
-        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, world.seed)
-        network = build_model(model, world, world.seed)
+        mixture = Mixture(Pool(id_pool), Pool(ood_pool), pretrain.samples, ratio, domain.seed)
+        tokens = domain.tokens
+        network = open_base(base, tokens) if base else build_model(model, tokens, domain.seed)
 
         def batch(step: int) -> list[Block]:
             start = step * pretrain.batch_size
             blocks = mixture.blocks(start, min(start + pretrain.batch_size, pretrain.samples))
-            return [(tokens, 1) for tokens, _ in blocks]
+            if domain.ragged:
+                return [filled(blocks, domain.tokens.pad, whole=True)]
+            return [Block(tokens, 1) for tokens, _ in blocks]
 
         log = train(
             network,
@@ -245,18 +269,22 @@ def sft(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     sft: SFTSettings,
     numerics: NumericsSettings,
     runtime: RuntimeSettings,
+    lora: LoraSettings | None = None,
 ) -> None:
-    """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`."""
+    """Fine-tune the model folder `source` on SFT samples' completions; write one to `output`.
+
+    With `lora` adapters are trained, and merged into the weights that are written.
+    """
     with training_stage(
         "sft",
         output,
         checkpoint,
-        world=world,
-        settings={"sft": sft.model_dump()},
+        domain=domain,
+        settings={"sft": sft.model_dump(), "lora": lora.model_dump() if lora else None},
         inputs=[Path(source) / "model.safetensors", samples],
         code=[__file__],
         numerics=numerics,
@@ -266,13 +294,18 @@ def sft(
             return
         rows = Sequences(read_prompts(samples))
         network = load_model(source)
+        if lora:
+            network = adapted(network, lora, domain.seed)
         per_epoch = sft.steps // sft.epochs
 
         def batch(step: int) -> list[Block]:
             epoch, position = divmod(step, per_epoch)
-            order = generator(world.seed, "sft order", str(epoch)).permutation(rows.size)
+            order = generator(domain.seed, "sft order", str(epoch)).permutation(rows.size)
             chosen = order[position * sft.batch_size : (position + 1) * sft.batch_size]
-            return [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            blocks = [(tokens, prompt) for _, tokens, prompt in rows.blocks(chosen)]
+            if domain.ragged:
+                return [filled(blocks, domain.tokens.pad, whole=False)]
+            return [Block(*block) for block in blocks]
 
         log = train(
             network,
@@ -284,4 +317,4 @@ def sft(
             training.checkpoint,
             training.guard,
         )
-        training.finish(network, log)
+        training.finish(merged(network) if lora else network, log)

@@ -27,9 +27,11 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 def choose_device(numerics: NumericsSettings, threads: int) -> torch.device:
     """The device of this job, threads set: CUDA when it was allocated (or asked for), else CPU.
 
-    Of several visible GPUs the job uses the first and hides the others from every library. Raises
-    DeviceError if there is none although `numerics.device` is cuda, or SLURM gave the job a GPU and
-    `numerics.device` is auto: at a scale that asks for GPUs, a CPU would be busy for weeks.
+    Of several visible GPUs the job uses the first and hides the others from every library; only
+    where torch can't count them without opening CUDA (NVIDIA's management library is missing) they
+    stay in sight, unused. Raises DeviceError if there is none although `numerics.device` is cuda,
+    or SLURM gave the job a GPU and `numerics.device` is auto: at a scale that asks for GPUs, a CPU
+    would be busy for weeks.
     """
     torch.set_num_threads(threads)
     if numerics.device == "cpu":

@@ -5,6 +5,7 @@ Pretraining, SFT and RL train inside `training_stage`. Knows nothing of how they
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from grpo_origin.config.stages import NumericsSettings
 from grpo_origin.jobs.checkpoint import Checkpoint, stage, stage_identity, stop_signals
 from grpo_origin.jobs.files import atomic, write_table
 from grpo_origin.jobs.provenance import Provenance
-from grpo_origin.tasks.world import World
+from grpo_origin.tasks.domain import Domain
 from grpo_origin.training.model import save_model
 from grpo_origin.training.numerics import (
     FiniteGuard,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 class TrainingStage:
     """A stage whose lease this job holds: where it computes, saves its state and ends."""
 
-    world: World
+    domain: Domain
     output: str | Path
     device: torch.device
     checkpoint: Checkpoint
@@ -61,7 +62,7 @@ class TrainingStage:
         self.guard.weights(model, len(log))
         # A stop would lose the finished stage: it waits until that is in place.
         with stop_signals(), atomic(self.output) as temporary:
-            save_model(model, self.world, temporary)
+            save_model(model, self.domain, temporary)
             for name, table in {TRAINING_LOG: pa.Table.from_pylist(log), **(tables or {})}.items():
                 write_table(temporary / name, table)
             identity = self.checkpoint.identity
@@ -76,7 +77,7 @@ def training_stage(
     output: str | Path,
     checkpoint: str | Path,
     *,
-    world: World,
+    domain: Domain,
     settings: Mapping[str, Any],
     inputs: Sequence[str | Path],
     code: Sequence[str | Path],
@@ -90,8 +91,8 @@ def training_stage(
     lease can't be had, DeviceError if the device can't.
     """
     device = choose_device(numerics, runtime.threads)
-    counted = {"seed": world.seed, **settings, "numerics": resolved(numerics, device)}
-    identity = stage_identity(counted, list(inputs), *code)
+    counted = {"seed": domain.seed, **settings, "numerics": resolved(numerics, device)}
+    identity = stage_identity(counted, list(inputs), *code, inspect.getfile(type(domain)))
     with (
         stage(output, checkpoint, identity, runtime) as state,
         training_arithmetic(numerics, device),
@@ -100,4 +101,4 @@ def training_stage(
             yield None
             return
         provenance = Provenance(counted, str(device), numerics.model_dump())
-        yield TrainingStage(world, output, device, state, FiniteGuard(name), provenance)
+        yield TrainingStage(domain, output, device, state, FiniteGuard(name), provenance)

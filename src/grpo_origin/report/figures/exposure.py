@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from grpo_origin.config.notation import SPLITS
@@ -26,6 +27,8 @@ from grpo_origin.report.registry import figure
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+TITLE = 34  # characters of a line over a panel
 
 
 @figure(
@@ -92,7 +95,7 @@ def tasks_figure(task_summary: pd.DataFrame, task_seed_means: pd.DataFrame, axis
             stage_lines(axes, part, "ood_ratio", ratios, stages)
             ratio_axis(axes, ratios, label=False)
             axes.set_ylim(*UNIT)
-            axes.set_title(f"{split.upper()}: {task}")
+            axes.set_title(textwrap.fill(f"{split.upper()}: {task}", TITLE))
         panels[row, 0].set_ylabel(METRICS["mass"])
     label_lowest(panels, EXPOSURE)
     legend(figure)

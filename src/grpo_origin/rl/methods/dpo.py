@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -45,11 +47,8 @@ class DPO(Method):
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         import torch
 
-        policy, trainer.model_wrapped = trainer.model_wrapped, trainer.ref_model  # what generates
-        try:
+        with _as_reference(trainer):
             sampled = trainer.sample(inputs)
-        finally:
-            trainer.model_wrapped = policy
         place = torch.arange(len(inputs), device=sampled.rewards.device)
         sampled.batch["prompt_number"] = place // sampled.group_size
         return sampled
@@ -76,3 +75,17 @@ class DPO(Method):
         weights = pairs / of_prompt.clamp(min=1)[:, None]
         losses = -logsigmoid(self.beta * (ratio[:, None] - ratio))
         return (weights * losses).sum() / weights.sum().clamp(min=1)
+
+
+@contextmanager
+def _as_reference(trainer: MethodHooks) -> Iterator[None]:
+    """The reference in the policy's place wherever the trainer generates."""
+    if trainer.ref_model is None:  # with LoRA it is the model without its adapters
+        with trainer.model.disable_adapter():
+            yield
+        return
+    policy, trainer.model_wrapped = trainer.model_wrapped, trainer.ref_model
+    try:
+        yield
+    finally:
+        trainer.model_wrapped = policy

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from grpo_origin.config.fields import Number
-from grpo_origin.config.notation import TaskSpec
 from grpo_origin.rl.method import Method, Rollout, given
 
 if TYPE_CHECKING:
@@ -40,5 +39,5 @@ class Hints(Method):
     @staticmethod
     def hint(row: dict[str, Any]) -> int:
         """Tokens of a row's first step, 0 if it is the answer."""
-        task = TaskSpec.model_validate(row["task"])
-        return 1 + task.length if len(task.operations) > 1 else 0
+        starts = row["step_starts"]
+        return starts[1] if len(starts) > 1 else 0

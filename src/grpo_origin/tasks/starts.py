@@ -1,29 +1,22 @@
 """Start strings of one side of the split: drawing them, and whether there are enough of them.
 
 Pools draw train strings with repetition, prompt sets different ones of either side. Strings are
-node indices, int16 of shape (count, length). `study` checks settings with `check_string_space`.
+node indices, int16 of shape (count, length).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
 
 from grpo_origin.config.fields import ConfigError
-from grpo_origin.config.notation import SPLITS, TaskSpec
-from grpo_origin.config.schema import Settings
 from grpo_origin.config.stages import WorldSettings
 from grpo_origin.tasks.split import is_test
 
 ENUMERABLE = 2**20  # string spaces up to this size are listed, larger ones sampled
 FRUITLESS_DRAWS = 200  # draws in a row without a new string after which a space counts as used up
-
-
-def shares(count: int, parts: int) -> list[int]:
-    """`count` split as evenly as possible."""
-    return [count // parts + (i < count % parts) for i in range(parts)]
 
 
 def draw_train(
@@ -66,7 +59,7 @@ def draw_distinct(
         ).reshape(-1, length)
     if len(strings) < count:
         raise ConfigError(
-            f"length {length} has too few {_side(test)} strings: {count} are needed, "
+            f"length {length} has too few {side(test)} strings: {count} are needed, "
             f"{len(strings)} were found"
         )
     return strings[:count]
@@ -93,7 +86,8 @@ def _sampled(
     return strings.values()
 
 
-def _side(test: bool) -> str:
+def side(test: bool) -> str:
+    """How a side of the split is called."""
     return "test" if test else "train"
 
 
@@ -112,30 +106,3 @@ def available_strings(length: int, world: WorldSettings) -> tuple[int, int]:
     else:
         test = int(space * world.test_fraction)
     return space - test, test
-
-
-def check_string_space(settings: Settings, rl_prompts: int, sft_counts: Mapping[str, int]) -> None:
-    """Raise ConfigError if a task has too few strings for its test, SFT or RL prompts."""
-    for name, axis in settings.axes.items():
-        for split in SPLITS:
-            tasks, place = axis.tasks(split), f"(axes.{name}.{split})"
-            key = f"evaluation.prompts {place}"
-            _require(key, settings.evaluation.prompts, tasks, settings.world, test=True)
-            _require(f"rl.prompts_per_step {place}", rl_prompts, tasks, settings.world, test=False)
-            if sft_counts[split]:
-                key = f"sft.samples {place}"
-                _require(key, sft_counts[split], tasks, settings.world, test=False)
-
-
-def _require(
-    key: str, prompts: int, tasks: Sequence[TaskSpec], world: WorldSettings, test: bool
-) -> None:
-    for task, share in zip(tasks, shares(prompts, len(tasks)), strict=True):
-        needed = max(share, 1)  # pretraining draws from every task
-        available = available_strings(task.length, world)[test]
-        if available < needed:
-            raise ConfigError(
-                f"{key}: {needed} different prompts of task '{task}' are needed, but "
-                f"{world.nodes} nodes at length {task.length} hold {available} "
-                f"{_side(test)} strings: ask for fewer, or raise length or nodes"
-            )

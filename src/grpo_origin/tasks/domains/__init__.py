@@ -1,0 +1,1 @@
+"""The domains of tasks, a file each; an axis names its own as `domain`."""
