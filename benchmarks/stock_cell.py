@@ -30,7 +30,7 @@ from transformers import (
     AutoModelForCausalLM,
     DataCollatorForLanguageModeling,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
 )
@@ -88,7 +88,7 @@ def pretraining_text(
 def pretrain(
     model: PreTrainedModel,
     dataset: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     settings: Settings,
     folder: Path,
 ) -> None:
@@ -174,7 +174,7 @@ def grpo(start: Path, dataset: Dataset, settings: Settings, folder: Path) -> Non
 
 
 @torch.no_grad()
-def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> float:
+def evaluate(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> float:
     """Share of right completions among those sampled."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     model.to("cpu" if CPU else "cuda").eval()
