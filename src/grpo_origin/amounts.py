@@ -36,7 +36,7 @@ def evaluated(study: Study, job: Cell) -> float:
 
 
 def probed(study: Study, job: Cell) -> float:
-    """Prompts that probes are fitted and tested on, twice, for the fits; of all models of a cell."""
+    """Prompts that probes are fitted and tested on, of all models of a cell, twice for the fits."""
     settings, axis = study.settings, study.settings.axes[job["axis"]]
     fitted = settings.probes.prompts * len((*axis.id, *axis.ood)) if settings.probes else 0
     return 2 * (fitted + len(SPLITS) * settings.evaluation.prompts) * len(study.grid.stages)
