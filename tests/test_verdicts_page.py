@@ -143,12 +143,19 @@ def test_numbers_have_a_sign_unless_they_round_to_nothing():
 
 
 def test_every_claim_of_the_ledger_has_words_and_every_kind_a_rule():
+    traces = pd.DataFrame(
+        {"axis": "any name", "seed": seed, "ood_ratio": "0.1", "stage": stage}
+        | {"split": "ood", "measure": "causal_use", "mean": 0.5}
+        for seed in range(8)
+        for stage in ("sft", "grpo~ood")
+    )
     full = {"splits": ("id", "ood", "mixed-1")}
     ledger = judged(
         plant(shifted(0.3, {("grpo~ood",): 0.1}), **full),
         theory=theory(0.0),
         beta=0.001,
         heads=heads({"grpo_rm": 0.9}),
+        faithfulness=traces,
     )
     found = set(ledger[["claim", "kind"]].itertuples(index=False, name=None))
     assert len({claim for claim, _ in found}) == len(CLAIMS)
