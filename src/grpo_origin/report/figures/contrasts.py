@@ -69,6 +69,7 @@ def _forest(
     ).where(axis=axis)
     ratios = plotting.ordered(series.means["ood_ratio"])
     names = list(dict.fromkeys(series.means[by]))
+    trained = [split for split in SHIFTS if split in set(series.means["trained_on"])]
     shared: dict[str, Any] = {"sharex": True, "sharey": True}
     figure, panels = plotting.panels_of(
         len(SPLITS), len(ratios), width=2.9, height=0.9 + 0.22 * len(names), **shared
@@ -78,7 +79,8 @@ def _forest(
             axes.axvspan(-equivalent, equivalent, color="0.85", linewidth=0)
             axes.axvline(0, color="0.3", linewidth=0.8)
             part = series.where(ood_ratio=ratio, quantity=MASSES[split])
-            for trained_on, shift in SHIFTS.items():
+            for trained_on in trained:
+                shift = SHIFTS[trained_on] if len(trained) > 1 else 0.0
                 _draw(axes, part.where(trained_on=trained_on), by, names, trained_on, shift)
             axes.set_title(f"{MASSES[split]}, OOD ratio {ratio}")
     for axes in panels[-1]:
