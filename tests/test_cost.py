@@ -156,6 +156,18 @@ def test_probes_and_heads_by_hand():
     assert added == pytest.approx(4 * (probed + trained))
 
 
+def test_sampled_answers_by_hand():
+    """Of the run's cells too, to compare with those of the variant that rewards answers."""
+    evaluation = {"prompts": 8, "answer_prompts": 4, "answer_samples": 2}
+    free = {"free": {"rl": {"reward": "answer"}, "ratios": ["0.25"]}}
+    asked, plain = (study(evaluation=evaluation, variants=x) for x in (free, {}))
+    assert [len(planned_jobs(x)["answers"]) for x in (asked, plain)] == [2 * 2, 0]
+    added = work_seconds(asked, RATES)["evaluate"] - work_seconds(plain, RATES)["evaluate"]
+    evaluated = 2 * 4 * 3 * 8 / 16  # the variant's cells
+    sampled = 2 * 2 * (4 * 2 * 4 * 2)  # cells, runs, models, splits, prompts, samples
+    assert added == pytest.approx(evaluated + sampled / 16 * 2)
+
+
 def test_disk_by_hand():
     size = 4 * ALL
     assert disk(study(), RATES, at_once=3) == {

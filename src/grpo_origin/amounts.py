@@ -48,6 +48,13 @@ def of_heads(study: Study, job: Cell) -> float:
     return heads.shown if heads else 0
 
 
+def answered(study: Study, job: Cell) -> int:
+    """Completions that all models of a cell draw where right answers are sampled."""
+    settings = study.settings.evaluation
+    completions = settings.answer_prompts * settings.answer_samples
+    return len(SPLITS) * completions * len(study.grid.stages)
+
+
 def drawn(study: Study, job: Cell) -> int:
     """Completions that are drawn to measure faithfulness."""
     measured = study.settings.faithfulness

@@ -119,7 +119,8 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     probes      twice, for the fits, prompts fitted and tested on x models of a cell
     representation  prompts of all kinds of training, each as long as an SFT sample
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
-    sampling, faithfulness   completions, as those of steps: too long, as sampling trains nothing
+    sampling, answers, faithfulness
+                completions, as those of steps: too long, as sampling trains nothing
 
     Models of variants take longer by their parameters that multiply, against the run's. Rules that
     are not here do little but start.
@@ -150,6 +151,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         "sft": sized(over(amounts.fine_tuning, rates.sft_samples_per_s)),
         "rl": sized(rl_seconds),
         "evaluate": sized(over(amounts.evaluated, rates.evaluate_prompts_per_s)),
+        "answers": sized(lambda *job: amounts.answered(*job) * per_completion),
         "faithfulness": sized(lambda *job: amounts.drawn(*job) * per_completion),
         "probes": sized(over(amounts.probed, rates.evaluate_prompts_per_s)),
         "representation": sized(over(amounts.of_heads, rates.sft_samples_per_s)),
