@@ -14,6 +14,7 @@ from grpo_origin import cell
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.evaluation.sampling import answers
 from grpo_origin.kept import data_is_kept
+from grpo_origin.tasks.domain import domain_of
 from grpo_origin.tasks.rewards import TaskReward
 from helpers import REPO, Flat, copy_code, planned, read, snakemake, write_config
 from test_text import CHANGES, LETTERS, letters, study_of  # noqa: F401  # the domain of docs/tasks.md
@@ -148,6 +149,16 @@ def test_a_text_longer_than_the_base_reads_is_refused(tmp_path):
     base = text_base(tmp_path, "llama", context=40)
     with pytest.raises(ConfigError, match=r"more than the context of pretrain.base \(40\)"):
         study_of(pretrain={"base": str(base), "samples": 128})
+
+
+def test_gold_tokens_are_those_of_the_base(tmp_path):
+    """A token a byte and the end, of the longest completion; 32 OOD samples."""
+    base = text_base(tmp_path, "llama", context=128)
+    study = study_of(pretrain={"base": str(base), "samples": 128, "batch_size": 32})
+    domain, (task,) = domain_of(study.settings, "mini"), study.settings.axes["mini"].ood
+    problems = [domain.problem(task, number) for number in range(500)]
+    longest = max(len(f" {problem.worked}\n#### {problem.answer}") for problem in problems) + 1
+    assert study.gold_tokens["mini"]["0.25"] == {"pretrain": 32 * longest, "sft": 0}
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ class Study:
         again = self.demonstrations * settings.sft.epochs if settings.sft else 0
         found = {}
         for axis in settings.axes:
-            domain = domain_of(settings, axis)
+            domain = domain_of(settings, axis, self.base.folder if self.base else None)
             lengths = [domain.lengths(task)[1] for task in settings.axes[axis].tasks("ood")]
             length = sum(lengths) / len(lengths)
             found[axis] = {
