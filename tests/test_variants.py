@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -13,6 +14,7 @@ from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import place_of
 from grpo_origin.lineage import family, jobs, maker
 from helpers import (
+    REPO,
     TINY,
     assert_same_results,
     copy_code,
@@ -228,6 +230,25 @@ def test_masses_are_contrasted_at_equal_completions_too(sweep):
     assert base["step"].tolist() == [0, 10, 12]
     expected = own["mass"].iloc[-1] - base["mass"].iloc[1]
     assert rows.set_index("stage")["difference"]["grpo~ood"] == pytest.approx(expected)
+
+
+def test_a_part_of_it_is_reported_with_its_variants(sweep, tmp_path, capsys):
+    """A variant's cell counts where it and the same cell of the run are evaluated."""
+    shutil.copytree(sweep, tmp_path / "tiny")
+    for cell in ("mini/seed~0/ood~0", "variants/free/mini/seed~0/ood~0.25"):
+        (tmp_path / "tiny" / cell / "evaluation.parquet").unlink()
+    files = [REPO / "config" / "config.yaml", sweep.parents[1] / "variants.yaml"]
+    configs = [part for file in files for part in ("--config", str(file))]
+    main(["report", *configs, "--results", str(tmp_path)])
+    partial = tmp_path / "tiny" / "partial"
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"{partial}/report.html: 1 of 2 cells, 2 of 4 of variants"
+    for name in ("contrasts", "signal"):
+        whole = pd.read_parquet(sweep / "tables" / f"{name}.parquet")
+        there = (whole["ood_ratio"] == "0.25") & (whole["variant"] != "free")
+        part = pd.read_parquet(partial / "tables" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(part, whole[there].reset_index(drop=True))
+    assert (partial / "figures" / "contrasts-mini.png").exists()
 
 
 def test_a_finished_sweep_has_nothing_to_do_and_a_new_variant_only_its_own(sweep):

@@ -7,17 +7,20 @@ evaluated, in a folder of its own beside them, while a sweep runs or after one t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_origin.config.fields import ConfigError
-from grpo_origin.config.paths import PROVENANCE, Paths
+from grpo_origin.config.paths import BASE, PROVENANCE, Paths, place_of
 from grpo_origin.config.places import (
     completions_of,
     faithfulness_of,
     probes_of,
     representation_of,
 )
+from grpo_origin.lineage import family, maker
 from grpo_origin.study import Study
 
 if TYPE_CHECKING:
@@ -25,14 +28,16 @@ if TYPE_CHECKING:
     from grpo_origin.config.grid import Cell
     from grpo_origin.config.schema import Settings
 
+LIMITED = {"axes": "axis", "ratios": "ratio", "seeds": "seed"}  # limits of a variant, by its cells
+
 
 def report_so_far(study: Study, paths: Paths) -> str:
-    """Report of the evaluated cells of a run's own settings; says where it is and of how much.
+    """Report of the evaluated cells of a run; says where it is and of how much.
 
-    Runs to convergence and variants are left out. Raises ConfigError if no cell is evaluated yet,
-    ArtefactError if a file can't be used.
+    Of variants it has the cells that are there of the run's own settings too, which they are held
+    against. Runs to convergence are left out. Raises ConfigError if no cell of the run's own
+    settings is evaluated yet, ArtefactError if a file can't be used.
     """
-    from grpo_origin.analysis.stages import of_base
     from grpo_origin.analysis.table_files import write_readme, write_tables
     from grpo_origin.analysis.tables import names_of
     from grpo_origin.jobs.files import read_table
@@ -43,12 +48,20 @@ def report_so_far(study: Study, paths: Paths) -> str:
     cells = evaluated_cells(study, paths)
     if not cells:
         raise ConfigError(f"{paths.root}: no cell of this run is evaluated yet")
-    settings = limited(study.settings, cells, len(study.grid.cells))
-    sources = sources_of(study, paths, cells)
-    groups = ("evaluation", "claims", *(["theory"] if sources.samples else []))
-    names = [name for group in groups for name in names_of(group, converged=False)]
+    variants = {
+        member.variant: [cell for cell in evaluated_cells(member, paths) if cell in cells]
+        for member in study.variants
+    }
+    evaluated = {BASE: cells} | {name: found for name, found in variants.items() if found}
+    settings = limited(study.settings, cells, len(study.grid.cells), variants)
+    sources = {name: sources_of(study, paths, of, name) for name, of in evaluated.items()}
     there = Paths("partial", paths.root)
+    names = [*names_of("evaluation", converged=False), *names_of("claims", converged=False)]
     write_tables(there.table_files(names), sources)
+    if sources[BASE].samples:  # theory is of the run's own settings alone
+        theory = names_of("theory", converged=False)
+        write_tables(there.table_files(theory), sources[BASE])
+        names += theory
     write_readme(there.tables_readme, names)
     tables = {name: there.table(name, "parquet") for name in names}
     drawn = {
@@ -65,14 +78,26 @@ def report_so_far(study: Study, paths: Paths) -> str:
         settings=settings,
         beta=beta,
         figures=by_name(files["png"]),
-        tables={name: of_base(read_table(file).to_pandas()) for name, file in tables.items()},
-        provenance=_provenance(study, paths, cells),
+        tables={name: read_table(file).to_pandas() for name, file in tables.items()},
+        provenance=_provenance(study, paths, evaluated),
     )
-    return f"{there.report}: {len(cells)} of {len(study.grid.cells)} cells"
+    told = f"{len(cells)} of {len(study.grid.cells)} cells"
+    if study.variants:
+        planned = sum(len(member.grid.cells) for member in study.variants)
+        told += f", {sum(map(len, variants.values()))} of {planned} of variants"
+    return f"{there.report}: {told}"
 
 
-def limited(settings: Settings, cells: list[Cell], planned: int) -> Settings:
-    """Settings of the part of a run that these cells are, of so many planned."""
+def limited(
+    settings: Settings,
+    cells: list[Cell],
+    planned: int,
+    variants: Mapping[str, list[Cell]] | None = None,
+) -> Settings:
+    """Settings of the part of a run that these cells are, of so many planned.
+
+    With those `variants` that have cells, each limited to its own.
+    """
     axes = {}
     for name, axis in settings.axes.items():
         found = {cell["ratio"] for cell in cells if cell["axis"] == name}
@@ -80,57 +105,82 @@ def limited(settings: Settings, cells: list[Cell], planned: int) -> Settings:
         if ratios:
             axes[name] = axis.model_copy(update={"ratios": ratios, "theory": ()})
     seeds = tuple(seed for seed in settings.seeds if seed in {cell["seed"] for cell in cells})
-    run = f"{settings.run}, so far: {len(cells)} of {planned} cells"
-    return settings.model_copy(update={"run": run, "axes": axes, "seeds": seeds, "variants": {}})
+    changes: dict[str, Any] = {"axes": axes, "seeds": seeds}
+    changes["run"] = f"{settings.run}, so far: {len(cells)} of {planned} cells"
+    changes["variants"] = {
+        name: settings.variants[name]
+        | {limit: [*dict.fromkeys(cell[key] for cell in of)] for limit, key in LIMITED.items()}
+        for name, of in (variants or {}).items()
+        if of
+    }
+    return settings.model_copy(update=changes)
 
 
 def evaluated_cells(study: Study, paths: Paths) -> list[Cell]:
-    """Cells of a run's own settings that are evaluated."""
-    return [cell for cell in study.grid.cells if Path(paths.evaluation(**cell)).exists()]
+    """Cells of a run or of a variant that are evaluated; `paths` are the run's."""
+    own = replace(paths, place=place_of(study.variant))
+    return [cell for cell in study.grid.cells if Path(own.evaluation(**cell)).exists()]
 
 
-def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
-    """What the tables of these cells are made from; all of them are evaluated."""
+def sources_of(study: Study, paths: Paths, cells: list[Cell], variant: str = BASE) -> Sources:
+    """What the tables of these cells of a run or of its variant are made from.
+
+    All of them are evaluated; `study` and `paths` are the run's.
+    """
     from grpo_origin.analysis.sources import Sources
+
+    member, own = family(study)[variant], replace(paths, place=place_of(variant))
 
     def there(files: list[str]) -> list[str]:
         return [file for file in files if Path(file).exists()]
 
     return Sources(
-        evaluation_files=[paths.evaluation(**cell) for cell in cells],
-        answer_files=there([paths.answers(**cell) for cell in cells]),
-        faithfulness_files=there([faithfulness_of(paths, **cell) for cell in cells]),
+        evaluation_files=[own.evaluation(**cell) for cell in cells],
+        answer_files=there([own.answers(**cell) for cell in cells]),
+        faithfulness_files=there([faithfulness_of(own, **cell) for cell in cells]),
         completion_files=there(
-            [completions_of(paths, **cell) for cell in study.grid.shown_cells if cell in cells]
+            [completions_of(own, **cell) for cell in member.grid.shown_cells if cell in cells]
         ),
-        probe_files=there([probes_of(paths, **cell) for cell in cells]),
-        head_files=there([representation_of(paths, **cell) for cell in cells]),
-        samples=there([paths.sampling(**cell) for cell in study.grid.sampled_cells]),
+        probe_files=there([probes_of(own, **cell) for cell in cells]),
+        head_files=there([representation_of(own, **cell) for cell in cells]),
+        samples=there([own.sampling(**cell) for cell in member.grid.sampled_cells]),
         training=[
             (
                 cell["axis"],
                 cell["seed"],
                 cell["ratio"],
                 stage.name,
-                paths.stage(**cell, stage=stage.name),
+                _folder(study, paths, variant, cell, stage.name),
             )
             for cell in cells
-            for stage in study.grid.rl_stages
+            for stage in member.grid.rl_stages
         ],
-        claims=study.settings.claims,
-        betas=study.betas,
-        budget=study.budget,
-        demonstrations=study.demonstrations,
-        gold_tokens=study.gold_tokens,
+        claims=member.settings.claims,
+        betas=member.betas,
+        budget=member.budget,
+        demonstrations=member.demonstrations,
+        gold_tokens=member.gold_tokens,
     )
 
 
-def _provenance(study: Study, paths: Paths, cells: list[Cell]) -> list[dict[str, Any]]:
-    """Records of the stages of these cells."""
-    records = []
-    for cell in cells:
-        for stage in study.grid.stages:
-            file = Path(paths.stage(**cell, stage=stage.name)) / PROVENANCE
-            record = json.loads(file.read_text(encoding="utf-8"))
-            records.append({"stage": stage.name} | record)
-    return records
+def _folder(study: Study, paths: Paths, variant: str, cell: Cell, stage: str) -> str:
+    """The folder of a stage of a variant's cell, in that of the variant that makes it."""
+    made_by = maker(study, variant, cell, stage).variant
+    return replace(paths, place=place_of(made_by)).stage(**cell, stage=stage)
+
+
+def _provenance(
+    study: Study, paths: Paths, evaluated: Mapping[str, list[Cell]]
+) -> list[dict[str, Any]]:
+    """Records of the stages of these cells by variant; one that several share comes once."""
+    members = family(study)
+    folders = {
+        _folder(study, paths, variant, cell, stage.name): stage.name
+        for variant, cells in evaluated.items()
+        for cell in cells
+        for stage in members[variant].grid.stages
+    }
+    return [
+        {"stage": stage} | json.loads((Path(folder) / PROVENANCE).read_text(encoding="utf-8"))
+        for folder, stage in folders.items()
+    ]
