@@ -12,22 +12,19 @@ STAGE_FOLDERS = [
     for wildcards in JOBS[rule]
     for folder in files_of_job(getattr(rules, rule).output, wildcards)
 ]
-EVALUATIONS = [
-    path for cell in JOBS["evaluate"] for path in files_of_job([PATTERNS.evaluation(**CELL)], cell)
-]
-PLACES = [cell["place"] for cell in JOBS["evaluate"]]
-ANSWERS = [
-    path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
-]
+
+
+def made_by(rule, pattern):
+    """The files of this pattern that a rule's jobs make, and whose each is: its place."""
+    places = [cell["place"] for cell in JOBS[rule]]
+    return [path for cell in JOBS[rule] for path in files_of_job([pattern], cell)], places
+
+
+EVALUATIONS, PLACES = made_by("evaluate", PATTERNS.evaluation(**CELL))
+ANSWERS, ANSWER_PLACES = made_by("answers", PATTERNS.answers(**CELL))
+FAITHFULNESS, FAITHFULNESS_PLACES = made_by("faithfulness", faithfulness_of(PATTERNS, **CELL))
 PROBES = [probes_of(PATHS, **cell) for cell in GRID.jobs["probes"]]
 HEADS = [representation_of(PATHS, **cell) for cell in GRID.jobs["representation"]]
-ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
-FAITHFULNESS = [
-    path
-    for cell in JOBS["faithfulness"]
-    for path in files_of_job([faithfulness_of(PATTERNS, **CELL)], cell)
-]
-FAITHFULNESS_PLACES = [cell["place"] for cell in JOBS["faithfulness"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [

@@ -238,18 +238,15 @@ def by_variant(
     `gold_tokens` are by variant; what else there is, is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
-    owners = [variant_of(place) for place in params.places]
     stages = list(zip(params.trained, inputs.training, strict=True))
-    files = list(zip(owners, inputs.evaluations, strict=True))
-    sampled = list(zip(map(variant_of, params.answer_places), inputs.answers, strict=True))
-    faithful = list(
-        zip(map(variant_of, params.faithfulness_places), inputs.faithfulness, strict=True)
-    )
+    evaluations = _by_owner(inputs.evaluations, params.places)
+    answers = _by_owner(inputs.answers, params.answer_places)
+    faithfulness = _by_owner(inputs.faithfulness, params.faithfulness_places)
     return {
         name: Sources(
-            evaluation_files=[file for owner, file in files if owner == name],
-            answer_files=[file for owner, file in sampled if owner == name],
-            faithfulness_files=[file for owner, file in faithful if owner == name],
+            evaluation_files=files,
+            answer_files=answers.get(name, ()),
+            faithfulness_files=faithfulness.get(name, ()),
             training=[
                 (axis, seed, ratio, stage, folder)
                 for (owner, axis, seed, ratio, stage), folder in stages
@@ -262,5 +259,13 @@ def by_variant(
             gold_tokens=(gold_tokens or {}).get(name, {}),
             **(of_the_run if name == BASE else {}),
         )
-        for name in dict.fromkeys(owners)
+        for name, files in evaluations.items()
     }
+
+
+def _by_owner(files: Files, places: Sequence[str]) -> dict[str, list[str | Path]]:
+    """Files by the variant whose place they lie in, in the order of the first of each."""
+    owned: dict[str, list[str | Path]] = {}
+    for file, place in zip(files, places, strict=True):
+        owned.setdefault(variant_of(place), []).append(file)
+    return owned

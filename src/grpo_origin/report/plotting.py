@@ -203,6 +203,15 @@ def panels_of(
     return figure, figure.subplots(rows, columns, squeeze=False, **more)
 
 
+def wrapped_panels(count: int, **more: Any) -> tuple[Figure, np.ndarray]:
+    """As `panels_of`, so many panels in rows of WIDEST at most; those left over are hidden."""
+    columns = min(count, WIDEST)
+    figure, panels = panels_of(-(-count // columns), columns, **more)
+    for axes in panels.flat[count:]:
+        axes.set_visible(False)
+    return figure, panels
+
+
 def label_lowest(panels: np.ndarray, label: str) -> None:
     """Hide panels that hold nothing; the lowest other one of each column gets ticks and label."""
     for column in panels.T:

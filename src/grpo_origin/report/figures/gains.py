@@ -10,7 +10,6 @@ from grpo_origin.report.plotting import (
     SHIFT,
     SPLIT_LABELS,
     UNIT,
-    WIDEST,
     Measured,
     draw_series,
     label_lowest,
@@ -24,6 +23,7 @@ from grpo_origin.report.plotting import (
     stage_lines,
     stage_look,
     stages_of,
+    wrapped_panels,
     zero_line,
 )
 from grpo_origin.report.registry import figure
@@ -195,11 +195,7 @@ def forgetting_figure(gains: pd.DataFrame, seed_gains: pd.DataFrame) -> Figure:
     series = Measured(gains, seed_gains).where(metric="mass", split=SPLITS)
     names, stages = list(dict.fromkeys(series.means["axis"])), stages_of(series.means)
     lines = [(stage, split) for stage in stages for split in SPLITS]
-    columns = min(len(names), WIDEST)
-    rows = -(-len(names) // columns)
-    figure, panels = panels_of(rows, columns, width=2.7, height=2.6, sharey=True)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
+    figure, panels = wrapped_panels(len(names), width=2.7, height=2.6, sharey=True)
     for axes, name in zip(panels.flat, names, strict=False):
         ratios = ordered(pick(series.means, axis=name)["ood_ratio"])
         for i, (stage, split) in enumerate(lines):

@@ -8,12 +8,11 @@ from grpo_origin.analysis.stages import method_label, of_base
 from grpo_origin.config.schema import main_method
 from grpo_origin.report.plotting import (
     UNIT,
-    WIDEST,
     Measured,
     error_bars,
     legend,
     looks_of,
-    panels_of,
+    wrapped_panels,
 )
 from grpo_origin.report.registry import figure
 
@@ -48,10 +47,7 @@ def price_figure(price: pd.DataFrame, seed_price: pd.DataFrame) -> Figure:
     before, after = "pretraining", f"pretraining, SFT and {method_label(main)}"
     entries = list(dict.fromkeys(_shown_later(series).means["entry"]))
     looks = looks_of([before, after, *entries])
-    columns = min(len(names), WIDEST)
-    figure, panels = panels_of(-(-len(names) // columns), columns, sharey=True)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
+    figure, panels = wrapped_panels(len(names), sharey=True)
     for axes, name in zip(panels.flat, names, strict=False):
         part = series.where(axis=name)
         for label, entry in ((before, PRETRAINED), (after, main)):
