@@ -1,5 +1,5 @@
-# World -> tokenizer where the domain trains one, pretraining pools, SFT samples, RL prompts, test prompts; one rule each, so that a
-# changed setting makes only what it affects again.
+# World -> tokenizer where the domain trains one, pretraining pools, SFT samples, RL prompts, test
+# prompts; one rule each, so that a changed setting makes only what it affects again.
 from grpo_origin.config.grid import DATA_FILES, PROMPT_SETS
 
 

@@ -28,8 +28,8 @@ rule evaluate:
         "../scripts/evaluate.py"
 
 
-# Only where a right answer counts whatever its trace, in the run and in variants, or where more than
-# the reference completion may be right: exact masses are of one.
+# Only where a right answer counts whatever its trace, in the run and in variants, or where more
+# than the reference completion may be right: exact masses are of one.
 rule answers:
     input:
         stages=stages_of_cell,
