@@ -93,6 +93,7 @@ def test_compare_tells_which_settings_and_verdicts_differ(tmp_path, capsys):
     main(["compare", str(run), str(reference)])
     settings, counts, header, *rows, masses = capsys.readouterr().out.splitlines()
     assert masses.startswith("no cell and seed in common")
+    assert "no table seed_means" in masses  # as here
     assert settings == "settings that differ: rl.steps"
     assert counts == "rows: 1 agrees, 1 undecided there"
     assert "verdict there" in header
@@ -128,7 +129,9 @@ def test_compare_prints_masses_of_equal_worlds_in_pairs(tmp_path, capsys):
         settings = {"world": {"nodes": 26 if name == "a" else 8}}
         (tmp_path / name / "settings.json").write_text(json.dumps(settings))
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
-    assert "no cell and seed in common" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no cell and seed in common" in said
+    assert "other worlds" in said  # as here: cell and seeds are the same
     (tmp_path / "b" / "settings.json").write_text(json.dumps({"world": {"nodes": 26}}))
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     *_, counts, _, row = capsys.readouterr().out.splitlines()

@@ -30,6 +30,10 @@ HEADINGS = {
 }
 AGREES, DIFFERS, TOO_FEW = "agrees", "differs", "too few seeds"
 UNDECIDED, UNDECIDED_THERE, MISSING = "undecided here", "undecided there", "not there"
+NO_PAIRS = (
+    "no cell and seed in common, or other worlds, or no table seed_means of one run: "
+    "masses are not compared in pairs"
+)
 
 
 def agreement(claims: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -113,11 +117,12 @@ def comparison(
 def _masses(masses: pd.DataFrame | None) -> list[str]:
     """Lines on masses in pairs: how many differ, and those."""
     if masses is None or masses.empty:
-        return ["no cell and seed in common, so no masses to compare in pairs"]
+        return [NO_PAIRS]
     unlike = masses[masses["difference"] != 0]
-    seeds = masses["seeds"].max()
-    lines = [f"masses of {len(masses)} stages and splits, up to {seeds} seeds in pairs: "]
-    lines[0] += f"{len(masses) - len(unlike)} equal, {len(unlike)} differ"
+    lines = [
+        f"masses of {len(masses)} stages and splits, up to {masses['seeds'].max()} seeds in pairs: "
+        f"{len(masses) - len(unlike)} equal, {len(unlike)} differ"
+    ]
     if len(unlike):
         signed = dict.fromkeys(("difference", "low", "high"), "{:+.4f}".format)
         text = signed | dict.fromkeys(("here", "there"), "{:.4f}".format)
