@@ -233,6 +233,12 @@ def files_of_job(patterns, wildcards):
     return paths
 
 
+def made_by(rule, pattern):
+    """The files of this pattern that a rule's jobs make, and whose each is: its place."""
+    places = [cell["place"] for cell in JOBS[rule]]
+    return [path for cell in JOBS[rule] for path in files_of_job([pattern], cell)], places
+
+
 # --- resources: never a reason to run again
 
 

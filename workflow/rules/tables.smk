@@ -12,14 +12,6 @@ STAGE_FOLDERS = [
     for wildcards in JOBS[rule]
     for folder in files_of_job(getattr(rules, rule).output, wildcards)
 ]
-
-
-def made_by(rule, pattern):
-    """The files of this pattern that a rule's jobs make, and whose each is: its place."""
-    places = [cell["place"] for cell in JOBS[rule]]
-    return [path for cell in JOBS[rule] for path in files_of_job([pattern], cell)], places
-
-
 EVALUATIONS, PLACES = made_by("evaluate", PATTERNS.evaluation(**CELL))
 ANSWERS, ANSWER_PLACES = made_by("answers", PATTERNS.answers(**CELL))
 FAITHFULNESS, FAITHFULNESS_PLACES = made_by("faithfulness", faithfulness_of(PATTERNS, **CELL))
