@@ -13,22 +13,36 @@ from grpo_origin.analysis.tables import TABLES
 from grpo_origin.cli import main
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.load import load_settings
-from planting import SETTINGS, STAGES, ZERO_MASS, judged, plant, rows, shifted, theory, verdict
+from planting import (
+    SETTINGS,
+    STAGES,
+    ZERO_MASS,
+    confidences,
+    judged,
+    plant,
+    rows,
+    shifted,
+    theory,
+    verdict,
+)
 
 FULL = {"splits": ("id", "ood", "mixed-1")}
 
 
 def test_ledger_has_every_claim_in_order():
     table = judged(
-        plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL), theory=theory(0.0), beta=0.001
+        plant(shifted(0.3, {("grpo~ood",): 0.1}), **FULL),
+        theory=theory(0.0),
+        beta=0.001,
+        calibration=confidences({"grpo~ood": 0.2}),
     )
     assert {"variant", *table.columns} == set(TABLES["claims"].columns)
     names = (
         "no exposure, exposure, beyond pretraining, transfer, sweet spot, saturation, "
-        "foreign tokens, composition, mass bound, prompts, sharpening"
+        "foreign tokens, composition, mass bound, prompts, sharpening, overconfidence"
     )
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
-    assert len(CLAIMS) == 11
+    assert len(CLAIMS) == 12
     assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
 
 

@@ -96,10 +96,14 @@ def sources(tmp_path_factory) -> Sources:
     sample |= {"task": "trav;4;A", "log_mass": np.log(0.5), "samples": 8, "successes": 4}
     drawn = {"seed": 0, "variant": "base", "stage": "grpo~ood"} | sample
     drawn |= {"method": "grpo", "trained_on": "ood", "prompt_index": 0}
+    said = {name: drawn[name] for name in ("axis", "seed", "ood_ratio", "stage", "method")}
+    said |= {"trained_on": "ood", "split": "ood", "task": "trav;4;A", "prompt_index": 0}
+    said |= {"truth": 0.5, "probabilities": [0.25, 0.5, 0.25]}
     reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(
         evaluation_files=[evaluations],
         answer_files=[frame(root / "answers.parquet", [drawn])],
+        calibration_files=[frame(root / "calibration.parquet", [said])],
         completion_files=[frame(root / "completions.parquet", WROTE)],
         training=training,
         runs=[frame(root / "runs.parquet", [run | prompt | masses])],

@@ -12,7 +12,7 @@ from grpo_origin.analysis.ledger import CLAIMS
 from grpo_origin.report.verdicts import cards, number, places, query, signed, summary
 from grpo_origin.report.words import GLOSSARY, RULES, WORDINGS
 from planted_tables import planted_settings
-from planting import judged, plant, shifted, theory
+from planting import confidences, judged, plant, shifted, theory
 
 SETTINGS = planted_settings()
 EMPTY = {"effect": np.nan, "low": np.nan, "high": np.nan, "seeds": 0}
@@ -145,7 +145,10 @@ def test_numbers_have_a_sign_unless_they_round_to_nothing():
 def test_every_claim_of_the_ledger_has_words_and_every_kind_a_rule():
     full = {"splits": ("id", "ood", "mixed-1")}
     ledger = judged(
-        plant(shifted(0.3, {("grpo~ood",): 0.1}), **full), theory=theory(0.0), beta=0.001
+        plant(shifted(0.3, {("grpo~ood",): 0.1}), **full),
+        theory=theory(0.0),
+        beta=0.001,
+        calibration=confidences({"grpo~ood": 0.2}),
     )
     found = set(ledger[["claim", "kind"]].itertuples(index=False, name=None))
     assert len({claim for claim, _ in found}) == len(CLAIMS)

@@ -36,6 +36,7 @@ STAGES = {
     "converge": "theory",
     "sampling": "theory",
     "answers": "evaluate",
+    "calibration": "evaluate",
     "completions": "evaluate",
     "theory_tables": "figures",
     "tables": "figures",
@@ -113,7 +114,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     sft         epochs x samples
     rl          the method's steps, each as long as one of plain GRPO with as many completions:
                 short for methods that draw more
-    evaluate    test prompts of all splits x models of a cell
+    evaluate    test prompts of all splits x models of a cell; calibration the same
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
     sampling    completions, as those of steps: too long, since sampling trains nothing
 
@@ -149,6 +150,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         "sft": sized(over(_fine_tuning, rates.sft_samples_per_s)),
         "rl": sized(rl_seconds),
         "evaluate": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
+        "calibration": sized(over(_evaluated, rates.evaluate_prompts_per_s)),
         "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
         "sampling": lambda member, job: (
             2 * theory.sampled_prompts * theory.samples * per_completion

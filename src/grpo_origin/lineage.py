@@ -24,6 +24,7 @@ PLACED = (
     "rl",
     "evaluate",
     "answers",
+    "calibration",
 )
 
 
@@ -126,5 +127,5 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
         "rl": [rl_stage(str(wildcards.get("trained_on")), str(wildcards.get("method")))],
     }
     if rule not in names:
-        return rule in ("evaluate", "answers")
+        return rule in ("evaluate", "answers", "calibration")
     return any(maker(study, variant, cell, name).variant == variant for name in names[rule])

@@ -20,6 +20,12 @@ ANSWERS = [
     path for cell in JOBS["answers"] for path in files_of_job([PATTERNS.answers(**CELL)], cell)
 ]
 ANSWER_PLACES = [cell["place"] for cell in JOBS["answers"]]
+CALIBRATION = [
+    path
+    for cell in JOBS["calibration"]
+    for path in files_of_job([calibration_of(PATTERNS, **CELL)], cell)
+]
+CALIBRATION_PLACES = [cell["place"] for cell in JOBS["calibration"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
@@ -44,6 +50,7 @@ rule tables:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
+        calibration=CALIBRATION,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
     output:
         tables=list(table_outputs(EVALUATION_TABLES)),
@@ -56,6 +63,7 @@ rule tables:
         **settings_of("claims"),
         places=PLACES,
         answer_places=ANSWER_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -89,6 +97,7 @@ rule claims:
         evaluations=EVALUATIONS,
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
+        calibration=CALIBRATION,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
     output:
@@ -102,6 +111,7 @@ rule claims:
         runs=GRID.theory_runs,
         places=PLACES,
         answer_places=ANSWER_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,

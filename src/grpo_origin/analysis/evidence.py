@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.inference import Look, look_at
-from grpo_origin.analysis.stages import method_label, of_method, with_method
+from grpo_origin.analysis.stages import method_label, of_method, start_of, with_method
 from grpo_origin.analysis.statistics import prompt_gains
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.paths import rl_stage
@@ -40,7 +40,8 @@ class Evidence:
     an RL stage can't find it. `beta` is the KL weight of the method's objective, 0 where theory's
     bound says nothing of it. `theory` holds runs to convergence, a row a prompt: method, beta,
     axis, seed, pool (`train` or another), mass_before, mass_after. `signal` holds what RL stages
-    sampled, a row a stage (see `sources.SIGNAL`), where that was recorded.
+    sampled, a row a stage (see `sources.SIGNAL`), where that was recorded, `calibration` the rows
+    of the table `seed_calibration`, where answers are probabilities.
     """
 
     evaluations: pd.DataFrame
@@ -50,6 +51,7 @@ class Evidence:
     beta: float = 0.0
     theory: pd.DataFrame | None = None
     signal: pd.DataFrame | None = None
+    calibration: pd.DataFrame | None = None
 
     @cached_property
     def look(self) -> Look | None:
@@ -75,6 +77,11 @@ class Evidence:
     def stages(self) -> tuple[str, ...]:
         """The method's stages, trained on ID and on OOD prompts."""
         return tuple(map(self.stage, SPLITS))
+
+    @cached_property
+    def start(self) -> str:
+        """The stage that RL starts from."""
+        return start_of(self.evaluations["stage"])
 
     def stage(self, trained_on: str) -> str:
         """The method's stage that trained on a split."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from grpo_origin.analysis.calibration_claims import overconfidence
 from grpo_origin.analysis.claims import Finding, judge
 from grpo_origin.analysis.evidence import Evidence
 from grpo_origin.analysis.exposure_claims import (
@@ -42,6 +43,7 @@ CLAIMS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     mass_bound,
     prompts_matter,
     sharpening,
+    overconfidence,
 )
 
 
@@ -64,6 +66,7 @@ def ledgers(
     betas: Mapping[str, float],
     theory: pd.DataFrame | None = None,
     signal: pd.DataFrame | None = None,
+    calibration: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledgers of every method; `betas` are the methods' KL weights, in their order.
 
@@ -83,6 +86,7 @@ def ledgers(
                 beta,
                 theory if method == main else None,
                 signal,
+                calibration,
             )
         )
         for method, beta in betas.items()

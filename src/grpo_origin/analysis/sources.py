@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ class Sources:
     evaluation_files: Files = ()
     answer_files: Files = ()
     completion_files: Files = ()
+    calibration_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()
@@ -67,6 +68,20 @@ class Sources:
         if not self.answer_files:
             return None
         return pd.concat(read_table(file).to_pandas() for file in self.answer_files)
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame | None:
+        """Measures of calibration, a row a seed's stage, split and measure; None without any."""
+        from grpo_origin.analysis.calibration import seed_calibration
+
+        return self.of_calibration(seed_calibration) if self.calibration_files else None
+
+    def of_calibration(self, make: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+        """What `make` gives of the answers of each cell, as one table."""
+        import pandas as pd
+
+        files = (read_table(file).to_pandas() for file in self.calibration_files)
+        return pd.concat([make(answers) for answers in files], ignore_index=True)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -187,6 +202,7 @@ class Sources:
             self.betas,
             self.converged,
             self.signal,
+            self.calibration,
         )
 
 
@@ -200,20 +216,23 @@ def by_variant(
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
-    `inputs` have evaluations, answers and training (folders), `params` places and answer_places
-    (whose each of these is), trained (variant, axis, seed, ood_ratio, stage of each folder) and
-    claims (settings); `betas`, `budgets` and `demonstrations` are by variant; what else there is,
-    is of the run itself.
+    `inputs` have evaluations, answers, calibration and training (folders), `params` places,
+    answer_places and calibration_places (whose each of these is), trained (variant, axis, seed,
+    ood_ratio, stage of each folder) and claims (settings); `betas`, `budgets` and `demonstrations`
+    are by variant; what else there is, is of the run itself.
     """
     claims = ClaimsSettings(**params.claims)
     owners = [variant_of(place) for place in params.places]
     stages = list(zip(params.trained, inputs.training, strict=True))
     files = list(zip(owners, inputs.evaluations, strict=True))
     sampled = list(zip(map(variant_of, params.answer_places), inputs.answers, strict=True))
+    places = map(variant_of, params.calibration_places)
+    calibration = list(zip(places, inputs.calibration, strict=True))
     return {
         name: Sources(
             evaluation_files=[file for owner, file in files if owner == name],
             answer_files=[file for owner, file in sampled if owner == name],
+            calibration_files=[file for owner, file in calibration if owner == name],
             training=[
                 (axis, seed, ratio, stage, folder)
                 for (owner, axis, seed, ratio, stage), folder in stages

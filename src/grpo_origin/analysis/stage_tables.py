@@ -46,24 +46,44 @@ def _signal_summary(sources: Sources) -> pd.DataFrame:
     return over.reset_index()
 
 
-def _answers(sources: Sources) -> pd.DataFrame:
+def _nothing(name: str) -> pd.DataFrame:
+    """A table without rows."""
     import pandas as pd
 
+    return pd.DataFrame(columns=[x for x in STAGE_TABLES[name].columns if x != "variant"])
+
+
+def _answers(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.answers import answer_masses
 
-    if sources.answers is None:
-        return pd.DataFrame(
-            columns=[name for name in STAGE_TABLES["answers"].columns if name != "variant"]
-        )
-    return answer_masses(sources.answers)
+    return _nothing("answers") if sources.answers is None else answer_masses(sources.answers)
+
+
+def _seed_calibration(sources: Sources) -> pd.DataFrame:
+    none = sources.calibration is None
+    return _nothing("seed_calibration") if none else sources.calibration
+
+
+def _calibration(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.calibration import calibration_table
+
+    seeds = sources.calibration
+    return _nothing("calibration") if seeds is None else calibration_table(seeds)
+
+
+def _reliability(sources: Sources) -> pd.DataFrame:
+    from grpo_origin.analysis.calibration import reliability_table, seed_reliability
+
+    if not sources.calibration_files:
+        return _nothing("reliability")
+    return reliability_table(sources.of_calibration(seed_reliability))
 
 
 def _completions(sources: Sources) -> pd.DataFrame:
     import pandas as pd
 
     if not sources.completion_files:
-        names = STAGE_TABLES["completions"].columns
-        return pd.DataFrame(columns=[name for name in names if name != "variant"])
+        return _nothing("completions")
     return pd.concat(read_table(file).to_pandas() for file in sources.completion_files)
 
 
@@ -79,6 +99,14 @@ def _outcome(sources: Sources) -> pd.DataFrame:
 
     return outcome_table(sources.ran, read_model())
 
+
+_MEASURED = "axis ood_ratio stage method trained_on split metric mean"
+_MEASURE = {
+    "metric": (TEXT, "measure of calibration, as docs/related-calibration.md defines it"),
+    "mean": (NUMBER, "its value; mean over the seeds"),
+    "low": (NUMBER, "lower end of its 95 % t interval over seeds; empty of one seed"),
+    "high": (NUMBER, "upper end of it"),
+}
 
 STAGE_TABLES: dict[str, Table] = {
     "training": Table(
@@ -127,6 +155,37 @@ STAGE_TABLES: dict[str, Table] = {
             high=(NUMBER, "upper end of it"),
         ),
         _answers,
+    ),
+    "calibration": Table(
+        "evaluation",
+        "a stage of a cell, split and measure of answers that are probabilities: exact, after the "
+        "right trace; none unless an axis has stochastic outcomes",
+        columns(f"{_MEASURED} low high seeds prompts", **_MEASURE),
+        _calibration,
+    ),
+    "seed_calibration": Table(
+        "evaluation",
+        "as `calibration`, for every seed by itself",
+        columns(
+            _MEASURED.replace("ood_ratio", "seed ood_ratio") + " prompts",
+            metric=_MEASURE["metric"],
+            mean=(NUMBER, "its value"),
+        ),
+        _seed_calibration,
+    ),
+    "reliability": Table(
+        "evaluation",
+        "a stage of a cell, split and answer: how likely the event is where the answer is given",
+        columns(
+            "axis ood_ratio stage method trained_on split answer share mean low high seeds",
+            answer=(NUMBER, "the probability that is said"),
+            share=(NUMBER, "share of prompts that it is said of; mean over seeds"),
+            mean=(NUMBER, "mean true probability of these, weighted by how likely it is said"),
+            low=_MEASURE["low"],
+            high=_MEASURE["high"],
+            seeds=(WHOLE, "seeds in which it is said of one prompt in a thousand at least"),
+        ),
+        _reliability,
     ),
     "completions": Table(
         "evaluation",

@@ -29,6 +29,8 @@ class Grid:
     """Axes whose tokenizer is a file of the data."""
     many_right: tuple[str, ...] = ()
     """Axes on which more than the reference completion may be right: answers are sampled."""
+    stochastic: tuple[str, ...] = ()
+    """Axes whose answers are probabilities: their calibration is measured."""
 
     @cached_property
     def groups(self) -> list[Cell]:
@@ -128,6 +130,7 @@ class Grid:
             "evaluate": self.cells,
             "completions": self.shown_cells,
             "answers": [cell for cell in self.cells if cell["axis"] in sampled],
+            "calibration": [cell for cell in self.cells if cell["axis"] in self.stochastic],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,
         }

@@ -59,6 +59,11 @@ def completions_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
     return f"{paths.cell(axis, seed, ratio)}/completions.parquet"
 
 
+def calibration_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
+    """What the models of a cell answer where answers are probabilities, beside the true ones."""
+    return f"{paths.cell(axis, seed, ratio)}/calibration.parquet"
+
+
 def run_readme(paths: Paths) -> str:
     """What each folder and file of the run is."""
     return f"{paths.root}/README.md"

@@ -58,6 +58,11 @@ class AxisSettings(Section):
         description="Of text domains: tokens of the tokenizer trained on the axis's own text, at "
         "most.",
     )
+    observed: Literal[0, 1, 2, 5, 10] = Field(
+        10,
+        description="Of `chances`: outcomes behind the probability that a training sample states, "
+        "their share of events; 0: the true probability (assumption; docs/related-calibration.md).",
+    )
     id: Tasks = Field(description="ID tasks: pretraining, SFT, RL on ID prompts, ID test.")
     ood: Tasks = Field(
         description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
@@ -228,10 +233,11 @@ class RLSettings(Section):
     group_size: Whole = Field(
         8, ge=2, le=10**6, description="Completions sampled for each prompt (assumption)."
     )
-    reward: Literal["exact", "answer", "steps"] = Field(
+    reward: Literal["exact", "answer", "steps", "brier", "log"] = Field(
         "exact",
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
-        "its trace free (`answer`), or the share of right states whatever the markers (`steps`).",
+        "its trace free (`answer`), or the share of right states whatever the markers (`steps`); "
+        "of `chances` a proper score of the outcome, `brier` or `log`.",
     )
     seed: Whole = Field(
         0,

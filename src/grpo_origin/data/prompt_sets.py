@@ -17,7 +17,7 @@ from grpo_origin.config.notation import SPLITS, AnyTask, shares
 from grpo_origin.data.rows import COLUMNS, TaskProblems, rendered
 from grpo_origin.data.source import Source
 from grpo_origin.jobs.errors import ArtefactError
-from grpo_origin.jobs.files import read_table, write_table
+from grpo_origin.jobs.files import open_parquet, read_table, write_table
 from grpo_origin.tasks.domain import Problems
 
 
@@ -89,8 +89,13 @@ def curve_prompts(source: Source, prompts: int) -> pa.Table:
 
 
 def read_prompts(path: str | Path, split: str | None = None) -> pa.Table:
-    """Read a prompt set, or one split of it; raises ArtefactError if it can't be used."""
-    table = read_table(path, (*COLUMNS, "prompt_index"))
+    """Read a prompt set, or one split of it, with what the domain's verifier needs beside.
+
+    Raises ArtefactError if it can't be used.
+    """
+    needed = (*COLUMNS, "prompt_index")
+    beside = [name for name in open_parquet(path, needed).schema_arrow.names if name not in needed]
+    table = read_table(path, (*needed, *beside))
     if split is not None:
         table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
     if not table.num_rows:

@@ -70,6 +70,7 @@ def _places(settings: Settings) -> dict[str, str]:
         f"{cell}/evaluation.parquet": "what every model can do, exactly",
         f"{cell}/completions.parquet": "of two cells an axis: what their models write",
         f"{cell}/answers.parquet": "where a right answer counts whatever its trace: sampled ones",
+        f"{cell}/calibration.parquet": "where answers are probabilities: those that models give",
         f"{cell}/theory/": "of some cells: RL to convergence, sampling as a check",
         "variants/{variant}/": "what a variant does not share with the run, at the same paths",
         "checkpoints/": "states of stages in training; empty when all are done",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_origin.config.schema import Settings, method_entries
+from grpo_origin.tasks.domain import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,10 @@ def _has_variants(settings: Settings, axis: str) -> bool:
     )
 
 
+def _has_chances(settings: Settings, axis: str) -> bool:
+    return find(settings.axes[axis].domain).stochastic
+
+
 ONCE: dict[str, Callable[[Settings], bool]] = {
     "run": lambda settings: True,
     "run with theory": lambda settings: any(map(settings.theory_ratios, settings.axes)),
@@ -78,6 +83,7 @@ EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis": _every_axis,
     "axis with mixed splits": _has_mixed_splits,
     "axis with several OOD tasks": _has_several_ood_tasks,
+    "axis with stochastic outcomes": _has_chances,
     "axis of several methods": _has_several_methods,
     "axis of several variants": _has_variants,
 }
@@ -181,6 +187,7 @@ class ShownTable(NamedTuple):
 SHOWN_TABLES = {
     "agreement": ShownTable("Agreement with the reference run", "Verdicts here and there"),
     "signal_summary": ShownTable("What RL gains", "What RL had to learn from"),
+    "calibration": ShownTable("RL methods", "Calibration where chance decides"),
     "exploration": ShownTable("Beyond zero", "First successes against their forecast"),
     "takeoff": ShownTable("What RL gains", "Take-off: seeds that learn, where one learns or not"),
     "transcend": ShownTable(
