@@ -60,8 +60,8 @@ def _answers(sources: Sources) -> pd.DataFrame:
 
 
 def _seed_calibration(sources: Sources) -> pd.DataFrame:
-    none = sources.calibration is None
-    return _nothing("seed_calibration") if none else sources.calibration
+    seeds = sources.calibration
+    return _nothing("seed_calibration") if seeds is None else seeds
 
 
 def _calibration(sources: Sources) -> pd.DataFrame:
