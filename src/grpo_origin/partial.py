@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import PROVENANCE, Paths
 from grpo_origin.config.places import (
+    calibration_of,
     completions_of,
     faithfulness_of,
     probes_of,
@@ -100,6 +101,7 @@ def sources_of(study: Study, paths: Paths, cells: list[Cell]) -> Sources:
         evaluation_files=[paths.evaluation(**cell) for cell in cells],
         answer_files=there([paths.answers(**cell) for cell in cells]),
         faithfulness_files=there([faithfulness_of(paths, **cell) for cell in cells]),
+        calibration_files=there([calibration_of(paths, **cell) for cell in cells]),
         completion_files=there(
             [completions_of(paths, **cell) for cell in study.grid.shown_cells if cell in cells]
         ),

@@ -28,6 +28,12 @@ FAITHFULNESS = [
     for path in files_of_job([faithfulness_of(PATTERNS, **CELL)], cell)
 ]
 FAITHFULNESS_PLACES = [cell["place"] for cell in JOBS["faithfulness"]]
+CALIBRATION = [
+    path
+    for cell in JOBS["calibration"]
+    for path in files_of_job([calibration_of(PATTERNS, **CELL)], cell)
+]
+CALIBRATION_PLACES = [cell["place"] for cell in JOBS["calibration"]]
 
 # Where a log of RL comes from: variant, axis, seed, OOD ratio and stage, and its model folder.
 TRAINED = [
@@ -55,6 +61,7 @@ rule tables:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
+        calibration=CALIBRATION,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
         probes=PROBES,
         heads=HEADS,
@@ -70,6 +77,7 @@ rule tables:
         places=PLACES,
         answer_places=ANSWER_PLACES,
         faithfulness_places=FAITHFULNESS_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -104,6 +112,7 @@ rule claims:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
+        calibration=CALIBRATION,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         heads=HEADS,
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
@@ -119,6 +128,7 @@ rule claims:
         places=PLACES,
         answer_places=ANSWER_PLACES,
         faithfulness_places=FAITHFULNESS_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,
