@@ -130,6 +130,18 @@ def theory(above, beta=1.0, seeds=SEEDS, width=0.0, start=0.2):
     return pd.concat(parts)
 
 
+def confidences(over, *, axis="any name", ratio="0.1", seeds=SEEDS):
+    """Rows of the table `seed_calibration`: overconfidence by stage, the same of both splits."""
+    rows = [
+        {"axis": axis, "ood_ratio": ratio, "stage": stage, "split": split, "seed": seed}
+        | {"metric": "overconfidence", "mean": value, "prompts": PROMPTS}
+        for stage, mean in over.items()
+        for split in ("id", "ood")
+        for seed, value in spread(mean, seeds).items()
+    ]
+    return with_method(pd.DataFrame(rows))
+
+
 def judged(table, settings=SETTINGS, **more):
     """The ledger of plain GRPO; `more` is the rest of the evidence."""
     return ledger(Evidence(table, settings, ZERO_MASS, **more))

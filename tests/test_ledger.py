@@ -17,6 +17,7 @@ from planting import (
     SETTINGS,
     STAGES,
     ZERO_MASS,
+    confidences,
     heads,
     judged,
     plant,
@@ -36,14 +37,16 @@ def test_ledger_has_every_claim_in_order():
         theory=theory(0.0),
         beta=0.001,
         heads=heads_of,
+        calibration=confidences({"grpo~ood": 0.2}),
     )
     assert {"variant", *table.columns} == set(TABLES["claims"].columns)
     names = (
         "no exposure, exposure, beyond pretraining, transfer, sweet spot, saturation, "
-        "foreign tokens, composition, mass bound, prompts, sharpening, mass of a head"
+        "foreign tokens, composition, mass bound, prompts, sharpening, mass of a head, "
+        "overconfidence"
     )
     assert list(table["claim"].drop_duplicates()) == names.split(", ")
-    assert len(CLAIMS) == 13  # faithful trace has rows only where it was measured
+    assert len(CLAIMS) == 14  # faithful trace has rows only where it was measured
     assert table["verdict"].isin(["supported", "contradicted", "inconclusive"]).all()
 
 

@@ -118,10 +118,14 @@ def sources(tmp_path_factory) -> Sources:
         MASSES, -0.5
     )
     traces |= {"gold_after_wrong": 1.5}
+    said = {name: drawn[name] for name in ("axis", "seed", "ood_ratio", "stage", "method")}
+    said |= {"trained_on": "ood", "split": "ood", "task": "trav;4;A", "prompt_index": 0}
+    said |= {"truth": 0.5, "probabilities": [0.25, 0.5, 0.25]}
     reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(
         evaluation_files=[evaluations],
         answer_files=[frame(root / "answers.parquet", [drawn])],
+        calibration_files=[frame(root / "calibration.parquet", [said])],
         completion_files=[frame(root / "completions.parquet", WROTE)],
         faithfulness_files=[frame(root / "faithfulness.parquet", [traces])],
         probe_files=[frame(root / "probes.parquet", READ)],

@@ -12,7 +12,7 @@ from grpo_origin.analysis.ledger import CLAIMS
 from grpo_origin.report.verdicts import cards, number, places, query, signed, summary
 from grpo_origin.report.words import GLOSSARY, RULES, WORDINGS
 from planted_tables import planted_settings
-from planting import heads, judged, plant, shifted, theory
+from planting import confidences, heads, judged, plant, shifted, theory
 
 SETTINGS = planted_settings()
 EMPTY = {"effect": np.nan, "low": np.nan, "high": np.nan, "seeds": 0}
@@ -156,6 +156,7 @@ def test_every_claim_of_the_ledger_has_words_and_every_kind_a_rule():
         beta=0.001,
         heads=heads({"grpo_rm": 0.9}),
         faithfulness=traces,
+        calibration=confidences({"grpo~ood": 0.2}),
     )
     found = set(ledger[["claim", "kind"]].itertuples(index=False, name=None))
     assert len({claim for claim, _ in found}) == len(CLAIMS)

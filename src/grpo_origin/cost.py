@@ -35,6 +35,7 @@ STAGES = {
     "converge": "theory",
     "sampling": "theory",
     "answers": "evaluate",
+    "calibration": "evaluate",
     "completions": "evaluate",
     "faithfulness": "evaluate",
     "probes": "evaluate",
@@ -115,7 +116,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
     sft         epochs x samples
     rl          the method's steps, each as long as one of plain GRPO with as many completions:
                 short for methods that draw more
-    evaluate    test prompts of all splits x models of a cell
+    evaluate    test prompts of all splits x models of a cell; calibration the same
     probes      twice, for the fits, prompts fitted and tested on x models of a cell
     representation  prompts of all kinds of training, each as long as an SFT sample
     converge    steps, each as long as one of plain GRPO; evaluations are not counted
@@ -155,6 +156,7 @@ def job_work(study: Study, rates: Rates) -> dict[str, Callable[[Study, Cell], fl
         "faithfulness": sized(lambda *job: amounts.drawn(*job) * per_completion),
         "probes": sized(over(amounts.probed, rates.evaluate_prompts_per_s)),
         "representation": sized(over(amounts.of_heads, rates.sft_samples_per_s)),
+        "calibration": sized(over(amounts.evaluated, rates.evaluate_prompts_per_s)),
         "converge": lambda member, job: theory.steps * step(theory.pool * theory.group_size),
         "sampling": lambda member, job: (
             2 * theory.sampled_prompts * theory.samples * per_completion

@@ -25,6 +25,7 @@ PLACED = (
     "evaluate",
     "answers",
     "faithfulness",
+    "calibration",
 )
 
 
@@ -130,5 +131,5 @@ def _is_own(study: Study, variant: str, rule: str, wildcards: Cell) -> bool:
         "rl": [rl_stage(str(wildcards.get("trained_on")), str(wildcards.get("method")))],
     }
     if rule not in names:
-        return rule in ("evaluate", "answers", "faithfulness")
+        return rule in ("evaluate", "answers", "faithfulness", "calibration")
     return any(maker(study, variant, cell, name).variant == variant for name in names[rule])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_origin.config.fields import ConfigError
 from grpo_origin.config.paths import BASE, PROVENANCE, Paths, place_of
 from grpo_origin.config.places import (
+    calibration_of,
     completions_of,
     faithfulness_of,
     probes_of,
@@ -138,6 +139,7 @@ def sources_of(study: Study, paths: Paths, cells: list[Cell], variant: str = BAS
         evaluation_files=[own.evaluation(**cell) for cell in cells],
         answer_files=there([own.answers(**cell) for cell in cells]),
         faithfulness_files=there([faithfulness_of(own, **cell) for cell in cells]),
+        calibration_files=there([calibration_of(own, **cell) for cell in cells]),
         completion_files=there(
             [completions_of(own, **cell) for cell in member.grid.shown_cells if cell in cells]
         ),

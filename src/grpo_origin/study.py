@@ -54,7 +54,8 @@ class Study:
         domains = {axis: domain_of(self.settings, axis) for axis in self.settings.axes}
         tokenized = (axis for axis, domain in domains.items() if domain.trains_tokenizer)
         many_right = (axis for axis, domain in domains.items() if not domain.unique)
-        return Grid(self.settings, tuple(tokenized), tuple(many_right))
+        stochastic = (axis for axis, domain in domains.items() if domain.stochastic)
+        return Grid(self.settings, tuple(tokenized), tuple(many_right), tuple(stochastic))
 
     @cached_property
     def paths(self) -> Paths:

@@ -1,4 +1,5 @@
 from grpo_origin.config.places import (
+    calibration_of,
     completions_of,
     faithfulness_of,
     probes_of,
@@ -50,6 +51,28 @@ rule answers:
         code=code_in_domain("answers"),
     script:
         "../scripts/answers.py"
+
+
+# Only where answers are probabilities of events that chance decides.
+rule calibration:
+    input:
+        stages=stages_of_cell,
+        test=data_of("test"),
+        tokenizer=tokenizer_of,
+    output:
+        calibration_of(PATTERNS, **CELL),
+    log:
+        PATTERNS.log("calibration", "{axis}", "seed~{seed}", "ood~{ratio}"),
+    threads: SETTINGS.runtime.threads
+    resources:
+        **cluster("evaluate"),
+    params:
+        **settings_of("world", "evaluation", "numerics"),
+        axis=axis_of,
+        stages=stage_names,
+        code=code_in_domain("calibration"),
+    script:
+        "../scripts/calibration.py"
 
 
 # Only where `faithfulness` is set.

@@ -15,6 +15,7 @@ STAGE_FOLDERS = [
 EVALUATIONS, PLACES = made_by("evaluate", PATTERNS.evaluation(**CELL))
 ANSWERS, ANSWER_PLACES = made_by("answers", PATTERNS.answers(**CELL))
 FAITHFULNESS, FAITHFULNESS_PLACES = made_by("faithfulness", faithfulness_of(PATTERNS, **CELL))
+CALIBRATION, CALIBRATION_PLACES = made_by("calibration", calibration_of(PATTERNS, **CELL))
 PROBES = [probes_of(PATHS, **cell) for cell in GRID.jobs["probes"]]
 HEADS = [representation_of(PATHS, **cell) for cell in GRID.jobs["representation"]]
 
@@ -44,6 +45,7 @@ rule tables:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
+        calibration=CALIBRATION,
         completions=[completions_of(PATHS, **cell) for cell in GRID.shown_cells],
         probes=PROBES,
         heads=HEADS,
@@ -59,6 +61,7 @@ rule tables:
         places=PLACES,
         answer_places=ANSWER_PLACES,
         faithfulness_places=FAITHFULNESS_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         names=TABLE_NAMES,
         code=code_of("tables"),
@@ -93,6 +96,7 @@ rule claims:
         training=TRAINED_FOLDERS,
         answers=ANSWERS,
         faithfulness=FAITHFULNESS,
+        calibration=CALIBRATION,
         runs=[PATHS.theory(**run) for run in GRID.theory_runs],
         heads=HEADS,
         reference=[ancient(str(REFERENCE[0]))] if IS_COMPARED else [],
@@ -108,6 +112,7 @@ rule claims:
         places=PLACES,
         answer_places=ANSWER_PLACES,
         faithfulness_places=FAITHFULNESS_PLACES,
+        calibration_places=CALIBRATION_PLACES,
         trained=TRAINED,
         betas=BETAS,
         budgets=BUDGETS,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.inference import Look, look_at
-from grpo_origin.analysis.stages import method_label, of_method, with_method
+from grpo_origin.analysis.stages import method_label, of_method, start_of, with_method
 from grpo_origin.analysis.statistics import prompt_gains
 from grpo_origin.config.notation import SPLITS
 from grpo_origin.config.paths import rl_stage
@@ -42,7 +42,8 @@ class Evidence:
     axis, seed, pool (`train` or another), mass_before, mass_after. `signal` holds what RL stages
     sampled, a row a stage (see `sources.SIGNAL`), where that was recorded, `heads` the heads over a
     fixed set of a run that has some, a row a head and split; `faithfulness` measures of traces (see
-    `faithfulness.seed_measures`), where they were taken.
+    `faithfulness.seed_measures`), where they were taken; `calibration` the rows of the table
+    `seed_calibration`, where answers are probabilities.
     """
 
     evaluations: pd.DataFrame
@@ -54,6 +55,7 @@ class Evidence:
     signal: pd.DataFrame | None = None
     heads: pd.DataFrame | None = None
     faithfulness: pd.DataFrame | None = None
+    calibration: pd.DataFrame | None = None
 
     @cached_property
     def look(self) -> Look | None:
@@ -79,6 +81,11 @@ class Evidence:
     def stages(self) -> tuple[str, ...]:
         """The method's stages, trained on ID and on OOD prompts."""
         return tuple(map(self.stage, SPLITS))
+
+    @cached_property
+    def start(self) -> str:
+        """The stage that RL starts from."""
+        return start_of(self.evaluations["stage"])
 
     def stage(self, trained_on: str) -> str:
         """The method's stage that trained on a split."""

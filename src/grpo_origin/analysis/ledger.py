@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from grpo_origin.analysis.calibration_claims import overconfidence
 from grpo_origin.analysis.claims import Finding, judge
 from grpo_origin.analysis.evidence import Evidence
 from grpo_origin.analysis.exposure_claims import (
@@ -46,6 +47,7 @@ CLAIMS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     sharpening,
     mass_of_heads,
     faithful_trace,
+    overconfidence,
 )
 
 
@@ -70,6 +72,7 @@ def ledgers(
     signal: pd.DataFrame | None = None,
     heads: pd.DataFrame | None = None,
     faithfulness: pd.DataFrame | None = None,
+    calibration: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledgers of every method; `betas` are the methods' KL weights, in their order.
 
@@ -91,6 +94,7 @@ def ledgers(
                 signal,
                 heads if method == main else None,
                 faithfulness,
+                calibration,
             )
         )
         for method, beta in betas.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ class Sources:
     probe_files: Files = ()
     head_files: Files = ()
     faithfulness_files: Files = ()
+    calibration_files: Files = ()
     training: Sequence[tuple[str, int, str, str, str | Path]] = ()
     runs: Files = ()
     traces: Files = ()
@@ -96,6 +97,20 @@ class Sources:
         tables = [read_table(file).to_pandas() for file in self.faithfulness_files]
         rows = pd.concat(tables) if tables else pd.DataFrame()
         return seed_measures(rows) if len(rows) else None
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame | None:
+        """Measures of calibration, a row a seed's stage, split and measure; None without any."""
+        from grpo_origin.analysis.calibration import seed_calibration
+
+        return self.of_calibration(seed_calibration) if self.calibration_files else None
+
+    def of_calibration(self, make: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+        """What `make` gives of the answers of each cell, as one table."""
+        import pandas as pd
+
+        files = (read_table(file).to_pandas() for file in self.calibration_files)
+        return pd.concat([make(answers) for answers in files], ignore_index=True)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -218,6 +233,7 @@ class Sources:
             self.signal,
             self.heads,
             self.faithfulness,
+            self.calibration,
         )
 
 
@@ -232,21 +248,24 @@ def by_variant(
 ) -> dict[str, Sources]:
     """What the tables of a run and its variants are made from, as a job of the workflow has it.
 
-    `inputs` have evaluations, answers, faithfulness and training (folders), `params` places,
-    answer_places and faithfulness_places (whose each of these is), trained (variant, axis, seed,
-    ood_ratio, stage of each folder) and claims (settings); `betas`, `budgets`, `demonstrations` and
-    `gold_tokens` are by variant; what else there is, is of the run itself.
+    `inputs` have evaluations, answers, faithfulness, calibration and training (folders), `params`
+    places, and answer_places, faithfulness_places and calibration_places (whose each of these is),
+    trained (variant, axis, seed, ood_ratio, stage of each folder) and claims (settings); `betas`,
+    `budgets`, `demonstrations` and `gold_tokens` are by variant; what else there is, is of the run
+    itself.
     """
     claims = ClaimsSettings(**params.claims)
     stages = list(zip(params.trained, inputs.training, strict=True))
     evaluations = _by_owner(inputs.evaluations, params.places)
     answers = _by_owner(inputs.answers, params.answer_places)
     faithfulness = _by_owner(inputs.faithfulness, params.faithfulness_places)
+    calibration = _by_owner(inputs.calibration, params.calibration_places)
     return {
         name: Sources(
             evaluation_files=files,
             answer_files=answers.get(name, ()),
             faithfulness_files=faithfulness.get(name, ()),
+            calibration_files=calibration.get(name, ()),
             training=[
                 (axis, seed, ratio, stage, folder)
                 for (owner, axis, seed, ratio, stage), folder in stages

@@ -50,7 +50,7 @@ def _answers(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.answers import answer_masses
 
     if sources.answers is None:
-        return _empty("answers")
+        return STAGE_TABLES["answers"].empty()
     return answer_masses(sources.answers)
 
 
@@ -73,7 +73,7 @@ def _completions(sources: Sources) -> pd.DataFrame:
     import pandas as pd
 
     if not sources.completion_files:
-        return _empty("completions")
+        return STAGE_TABLES["completions"].empty()
     return pd.concat(read_table(file).to_pandas() for file in sources.completion_files)
 
 
@@ -83,20 +83,12 @@ def _probes(sources: Sources) -> pd.DataFrame:
     from grpo_origin.analysis.representation import probe_means
 
     if not sources.probe_files:
-        return _empty("probes")
+        return STAGE_TABLES["probes"].empty()
     return probe_means(pd.concat(read_table(file).to_pandas() for file in sources.probe_files))
 
 
 def _representation(sources: Sources) -> pd.DataFrame:
-    return _empty("representation") if sources.heads is None else sources.heads
-
-
-def _empty(name: str) -> pd.DataFrame:
-    """The table of a run that has none of what is in it."""
-    import pandas as pd
-
-    names = STAGE_TABLES[name].columns
-    return pd.DataFrame(columns=[column for column in names if column != "variant"])
+    return STAGE_TABLES["representation"].empty() if sources.heads is None else sources.heads
 
 
 def _leaderboard(variants: Mapping[str, Sources]) -> pd.DataFrame:

@@ -86,3 +86,9 @@ class Table:
     def types(self) -> dict[str, str]:
         """pandas types by column: what `pandas.read_csv(path, dtype=...)` needs."""
         return {name: PANDAS_TYPES[column.kind] for name, column in self.columns.items()}
+
+    def empty(self) -> pd.DataFrame:
+        """The table of a run that has none of what is in it."""
+        import pandas as pd
+
+        return pd.DataFrame(columns=[column for column in self.columns if column != "variant"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from grpo_origin.analysis.calibration_tables import CALIBRATION_TABLES
 from grpo_origin.analysis.claim_tables import CLAIM_TABLES
 from grpo_origin.analysis.sources import Sources
 from grpo_origin.analysis.stage_tables import STAGE_TABLES
@@ -243,7 +244,7 @@ _OF_EVALUATIONS: dict[str, Table] = {
 GROUPS = ("evaluation", "theory", "claims")  # the jobs that make tables, in their order
 TABLES: dict[str, Table] = dict(
     sorted(
-        (_OF_EVALUATIONS | STAGE_TABLES | CLAIM_TABLES).items(),
+        (_OF_EVALUATIONS | STAGE_TABLES | CALIBRATION_TABLES | CLAIM_TABLES).items(),
         key=lambda entry: GROUPS.index(entry[1].group),
     )
 )

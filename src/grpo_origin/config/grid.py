@@ -29,6 +29,8 @@ class Grid:
     """Axes whose tokenizer is a file of the data."""
     many_right: tuple[str, ...] = ()
     """Axes on which more than the reference completion may be right: answers are sampled."""
+    stochastic: tuple[str, ...] = ()
+    """Axes whose answers are probabilities: their calibration is measured."""
 
     @cached_property
     def groups(self) -> list[Cell]:
@@ -131,6 +133,7 @@ class Grid:
             "probes": self.cells if self.settings.probes else [],
             "representation": self.cells if self.settings.representation else [],
             "faithfulness": self.cells if self.settings.faithfulness else [],
+            "calibration": [cell for cell in self.cells if cell["axis"] in self.stochastic],
             "converge": self.theory_runs,
             "sampling": self.sampled_cells,
         }

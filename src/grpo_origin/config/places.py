@@ -59,6 +59,11 @@ def completions_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
     return f"{paths.cell(axis, seed, ratio)}/completions.parquet"
 
 
+def calibration_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
+    """What the models of a cell answer where answers are probabilities, beside the true ones."""
+    return f"{paths.cell(axis, seed, ratio)}/calibration.parquet"
+
+
 def faithfulness_of(paths: Paths, axis: str, seed: int | str, ratio: str) -> str:
     """Whether the answers of a cell's models follow from their traces."""
     return f"{paths.cell(axis, seed, ratio)}/faithfulness.parquet"

@@ -63,6 +63,11 @@ class AxisSettings(Section):
         "`operations;length;alphabet` (`trav trav;4;A` applies trav twice, left to right), or in "
         "text domains `{dataset: name, option: value}`."
     )
+    observed: Literal[0, 1, 2, 5, 10] = Field(
+        10,
+        description="Of `chances`: outcomes behind the probability that a training sample states, "
+        "their share of events; 0: the true probability (assumption; docs/related.md).",
+    )
     ood: Tasks = Field(
         description="OOD tasks: the OOD share of pretraining, RL on OOD prompts, OOD test."
     )
@@ -266,11 +271,12 @@ class RLSettings(Section):
     group_size: Whole = Field(
         8, ge=2, le=10**6, description="Completions sampled for each prompt (assumption)."
     )
-    reward: Literal["exact", "answer", "steps"] = Field(
+    reward: Literal["exact", "answer", "steps", "brier", "log"] = Field(
         "exact",
         description="1 for the right completion (`exact`), for any that ends in the right answer, "
         "its trace free (`answer`: of texts as the verifier judges it), or the share of right "
-        "states whatever the markers (`steps`: of strings only).",
+        "states whatever the markers (`steps`: of strings only); of `chances` a proper score of "
+        "the outcome, `brier` or `log`.",
     )
     seed: Whole = Field(
         0,

@@ -70,6 +70,7 @@ def _places(settings: Settings) -> dict[str, str]:
         f"{cell}/evaluation.parquet": "what every model can do, exactly",
         f"{cell}/completions.parquet": "of two cells an axis: what their models write",
         f"{cell}/answers.parquet": "where more than the reference is right: sampled answers",
+        f"{cell}/calibration.parquet": "where answers are probabilities: those that models give",
         f"{cell}/faithfulness.parquet": "with `faithfulness`: whether answers follow from traces",
         f"{cell}/probes.parquet": "with `probes`: what linear probes read off the models",
         f"{cell}/representation.parquet": "with `representation`: heads over a fixed set",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_origin.config.schema import Settings, method_entries
+from grpo_origin.tasks.domain import find
 from grpo_origin.tasks.states import deep_tasks
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ def _has_variants(settings: Settings, axis: str) -> bool:
     )
 
 
+def _has_chances(settings: Settings, axis: str) -> bool:
+    return find(settings.axes[axis].domain).stochastic
+
+
 # RL methods that are shown gold tokens (docs/methods.md), by which a run is known to have controls
 # before it ran.
 INFORMED = ("luffy", "reverse_curriculum", "hints")
@@ -114,6 +119,7 @@ EACH_AXIS: dict[str, Callable[[Settings, str], bool]] = {
     "axis with several OOD tasks": _has_several_ood_tasks,
     "axis with probes": _has_probes,
     "axis with heads": _has_heads,
+    "axis with stochastic outcomes": _has_chances,
     "axis of several methods": _has_several_methods,
     "axis of several variants": _has_variants,
     "axis with faithfulness": _has_faithfulness,
@@ -218,6 +224,7 @@ class ShownTable(NamedTuple):
 SHOWN_TABLES = {
     "agreement": ShownTable("Agreement with the reference run", "Verdicts here and there"),
     "signal_summary": ShownTable("What RL gains", "What RL had to learn from"),
+    "calibration": ShownTable("RL methods", "Calibration where chance decides"),
     "exploration": ShownTable("Beyond zero", "First successes against their forecast"),
     "takeoff": ShownTable("What RL gains", "Take-off: seeds that learn, where one learns or not"),
     "transcend": ShownTable(

@@ -26,6 +26,10 @@ class Wording(NamedTuple):
 
 PAPER = "arXiv 2510.15990"
 _LIMIT = "Where the base model gives right answers no probability, GRPO cannot discover them."
+_CHANCE = (
+    "GRPO induces overconfident probabilities of stochastic outcomes; RLOO, and GRPO without the "
+    "division, do not (arXiv 2508.11800)."
+)
 WORDINGS: dict[tuple[str, str], Wording] = {
     ("no exposure", "few"): Wording(
         "Without OOD data: nothing to find",
@@ -144,6 +148,22 @@ WORDINGS: dict[tuple[str, str], Wording] = {
         "mass of prompts that had about none, less that of guessing",
         _LIMIT,
         ("heads",),
+    ),
+    ("overconfidence", "present"): Wording(
+        "Overconfident about chance",
+        "Where chance decides and a proper score of the outcome is the reward, {method} says "
+        "probabilities that are nearer to 0 and 1 than the true ones.",
+        "how much farther confidences are from one half than the true probabilities",
+        _CHANCE,
+        ("reliability",),
+    ),
+    ("overconfidence", "absent"): Wording(
+        "Not overconfident without the division",
+        "{method}, which does not divide by the group's standard deviation, does not say "
+        "probabilities that are nearer to 0 and 1 than the true ones.",
+        "how much farther confidences are from one half than the true probabilities",
+        _CHANCE,
+        ("reliability",),
     ),
 }
 

@@ -117,6 +117,20 @@ class Rollout:
             self.trainer,
         )
 
+    def forced(self, completions: list[list[int]]) -> Rollout:
+        """These completions (token lists, B) of its prompts, as if sampled with certainty."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        device = self.rewards.device
+        ids = pad_sequence([torch.tensor(tokens, device=device) for tokens in completions], True)
+        lengths = torch.tensor([len(tokens) for tokens in completions], device=device)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        batch = {"completion_ids": ids, "completion_mask": mask}
+        batch["old_per_token_logps"] = torch.zeros(ids.shape, device=device)
+        rewards = torch.ones_like(self.rewards)
+        return Rollout(self.inputs, completions, rewards, self.batch | batch, self.trainer)
+
     @cached_property
     def steps(self) -> list[list[bool]]:
         """Which steps of each completion are right, in their places.

@@ -37,7 +37,8 @@ Problems = np.ndarray
 class Tokens:
     """The tokens of a domain: how each is written, and the ids that programs look for.
 
-    `steps` are the markers that begin a step of a completion.
+    `steps` are the markers that begin a step of a completion, `chances` the answers that say a
+    probability, from 0 to 1 in equal steps (`Domain.stochastic`).
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Tokens:
     eos: int
     pad: int
     steps: tuple[int, ...] = ()
+    chances: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,6 +101,9 @@ class Domain(ABC):
     """Whether its tokenizer is a file of the data, which `make_tokenizer` makes."""
     ragged: ClassVar[bool] = False
     """Whether prompts of a task differ in length; training then fills batches up."""
+    stochastic: ClassVar[bool] = False
+    """Whether an answer is the probability of an event, one of `Tokens.chances` before the end; the
+    references of test prompts say the true one, and the job `calibration` holds answers to it."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Columns of prompt sets that the verifier needs beside the prompt."""
     rewards: ClassVar[tuple[str, ...]] = ("exact", "answer")

@@ -1,5 +1,7 @@
 """States that a completion passes through, of domains whose tasks have them: strings alone.
 
+Traces of chances have states too, but their answer is none, so they count as without.
+
 What probes, heads and measures of faithfulness (`traces`) ask of a domain. Not part of its
 interface, since that is code of every stage of training, and no training asks for states.
 """
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 def state_values(domain: Domain) -> int:
     """How many values stand at a position of a state (nodes); 0 where tasks have no states."""
-    return domain.world.nodes if isinstance(domain, Strings) else 0
+    return domain.world.nodes if isinstance(domain, Strings) and not domain.stochastic else 0
 
 
 def state_length(task: AnyTask) -> int:

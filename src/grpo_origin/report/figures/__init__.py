@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from grpo_origin.config.schema import Settings
 from grpo_origin.report.figures import (
+    calibration,
     contrasts,
     exposure,
     first_success,
@@ -25,6 +26,7 @@ __all__ = [
     "ENTRIES",
     "Drawing",
     "FigureEntry",
+    "calibration",
     "contrasts",
     "exposure",
     "figures_of",

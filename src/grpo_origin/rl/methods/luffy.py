@@ -38,24 +38,11 @@ class LUFFY(Method):
             sampled.batch["old_per_token_logps"] = trainer.log_probs_of(sampled.batch)
         first = range(0, len(inputs), trainer.num_generations)
         trainer.show([inputs[i]["gold"] for i in first])
-        mixed = sampled.replaced({i: i for i in first}, self.demonstrations(sampled))
+        gold = sampled.forced([row["gold"] for row in sampled.inputs])
+        mixed = sampled.replaced({i: i for i in first}, gold)
         place = torch.arange(len(inputs), device=mixed.rewards.device)
         mixed.batch["is_gold"] = place % trainer.num_generations == 0
         return mixed
-
-    def demonstrations(self, sampled: Rollout) -> Rollout:
-        """The gold completions of a rollout's prompts, as if sampled with certainty."""
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
-        gold, device = [row["gold"] for row in sampled.inputs], sampled.rewards.device
-        ids = pad_sequence([torch.tensor(tokens, device=device) for tokens in gold], True)
-        lengths = torch.tensor([len(tokens) for tokens in gold], device=device)
-        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-        batch = {"completion_ids": ids, "completion_mask": mask}
-        batch["old_per_token_logps"] = torch.zeros(ids.shape, device=device)
-        rewards = torch.ones_like(sampled.rewards)
-        return Rollout(sampled.inputs, gold, rewards, sampled.batch | batch, sampled.trainer)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         return rollout.relative(rollout.rewards)
