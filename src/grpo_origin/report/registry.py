@@ -94,7 +94,7 @@ def _has_chances(settings: Settings, axis: str) -> bool:
 
 # RL methods that are shown gold tokens (docs/methods.md), by which a run is known to have controls
 # before it ran.
-INFORMED = ("luffy", "reverse_curriculum", "hints")
+INFORMED = ("luffy", "reverse_curriculum", "hints", "outcome_sft")
 
 
 def _has_controls(settings: Settings) -> bool:
