@@ -279,6 +279,12 @@ def test_rewards_and_domains_that_do_not_fit_are_refused():
         tiny_study(rl={"reward": "brier"})
 
 
+@pytest.mark.parametrize("key", ["probes", "representation", "faithfulness"])
+def test_what_reads_states_is_refused_where_answers_are_probabilities(key):
+    with pytest.raises(ConfigError, match=rf"{key}: tasks of axes\.coins.*have no states"):
+        tiny_study(**RUN | {key: {}})
+
+
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory) -> Path:
     """The folder of a tiny cell of chances: pretrained, fine-tuned, after two methods."""
