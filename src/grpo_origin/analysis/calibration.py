@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_origin.analysis.contrasts import STAGE
-from grpo_origin.analysis.intervals import t_interval
+from grpo_origin.analysis.intervals import over_seeds
 
 PLACE = ["axis", "ood_ratio", *STAGE, "split"]
 # What is measured of each seed; sums over k are weighted by pi(k), means are over test prompts.
@@ -59,14 +59,6 @@ def seed_calibration(answers: pd.DataFrame) -> pd.DataFrame:
         for row in rows[-len(found) :]:
             row["prompts"] = len(part)
     return pd.DataFrame(rows)
-
-
-def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean over seeds of `mean` with its 95 % t interval: columns `by`, mean, low, high, seeds."""
-    groups = table.groupby(by, sort=False, dropna=False)["mean"]
-    means = groups.agg(["mean", "std", "count"]).reset_index()
-    low, high = t_interval(means["mean"], means.pop("std"), means["count"])
-    return means.rename(columns={"count": "seeds"}).assign(low=low, high=high)
 
 
 def calibration_table(seeds: pd.DataFrame) -> pd.DataFrame:

@@ -5,9 +5,14 @@ Used by `statistics`, `claims` and `theory`; what scipy has is scipy's.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.95  # coverage of every interval
 
@@ -23,6 +28,14 @@ def t_interval(
     quantile = stats.t.ppf((1 + level) / 2, np.where(n > 1, n - 1, np.nan))
     half = quantile * np.asarray(std) / np.sqrt(n)
     return mean - half, mean + half
+
+
+def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Mean over seeds of `mean` with its 95 % t interval: columns `by`, mean, low, high, seeds."""
+    groups = table.groupby(by, sort=False, dropna=False)["mean"]
+    means = groups.agg(["mean", "std", "count"]).reset_index()
+    low, high = t_interval(means["mean"], means.pop("std"), means["count"])
+    return means.rename(columns={"count": "seeds"}).assign(low=low, high=high)
 
 
 def wilson_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:

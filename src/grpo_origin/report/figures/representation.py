@@ -137,9 +137,7 @@ def heads_figure(representation: pd.DataFrame, axis: str) -> Figure:
 
 def _over_seeds(table: pd.DataFrame, measure: str) -> Measured:
     """Means of a measure over seeds by ratio, with their intervals, and the seeds."""
-    from grpo_origin.analysis.intervals import t_interval
+    from grpo_origin.analysis.intervals import over_seeds
 
     seeds = table.rename(columns={measure: "mean"})[["ood_ratio", "seed", "mean"]]
-    means = seeds.groupby("ood_ratio")["mean"].agg(["mean", "std", "count"]).reset_index()
-    low, high = t_interval(means["mean"], means["std"], means["count"])
-    return Measured(means.assign(low=low, high=high), seeds)
+    return Measured(over_seeds(seeds, ["ood_ratio"]), seeds)

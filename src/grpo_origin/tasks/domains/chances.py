@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 TENTHS = 10  # answers are 0, 1 .. 10 tenths
 NAMES = tuple(f"<{tenth / TENTHS:.1f}>" for tenth in range(TENTHS + 1))
-SUREST = (
-    0.99  # of what an answer is taken to say by the log score, which 0 and 1 would make infinite
-)
+# The most that an answer is taken to say by the log score, which 0 and 1 would make infinite.
+SUREST = 0.99
 
 
 def brier(said: np.ndarray, happened: np.ndarray) -> np.ndarray:
