@@ -335,6 +335,16 @@ def test_contrast_figures_have_every_difference_with_its_bounds_and_seeds(kind, 
             assert sorted(spread[:, 0]) == pytest.approx(sorted(seeds["difference"]))
 
 
+def test_contrast_figures_name_only_prompts_that_were_trained_on(full):
+    names = ("method_contrasts", "method_seed_contrasts")
+    half = full | {name: full[name][full[name]["trained_on"] != "id"] for name in names}
+    picture = ENTRIES["method-contrasts"].figure(half, "many", equivalent=0.02)
+    told = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert told == ["trained on OOD prompts"]
+    bars = picture.axes[0].containers[0]
+    assert list(bars.lines[0].get_ydata()) == [0.0]  # on the line of its name
+
+
 def test_learning_figure_draws_every_seed_and_their_mean(tables):
     picture = ENTRIES["learning"].figure(tables, "many")
     panels = np.array(picture.axes).reshape(2, 2)
