@@ -320,6 +320,9 @@ def test_a_tiny_cell_end_to_end(cell, tmp_path):
         assert 0 < sum(row["probabilities"]) <= 1 + 1e-6
     table = make_table("calibration", Sources(calibration_files=[str(output)]))
     assert table["mean"].notna().all()
+    evaluated = {"evaluation_files": [str(cell / "evaluation.parquet")]}
+    assert len(make_table("warnings", Sources(**evaluated)))  # by mass it learnt nothing, but
+    assert make_table("warnings", Sources(**evaluated, calibration_files=[str(output)])).empty
     signal = read(cell / "outcome_sft~ood" / "signal.parquet")[0]
     assert signal["gold_tokens"] == 3 * 4 * (2 * 3 + 3)  # steps x prompts x tokens
 

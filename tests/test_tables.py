@@ -118,8 +118,14 @@ def sources(tmp_path_factory) -> Sources:
         MASSES, -0.5
     )
     traces |= {"gold_after_wrong": 1.5}
-    said = {name: drawn[name] for name in ("axis", "seed", "ood_ratio", "stage", "method")}
-    said |= {"trained_on": "ood", "split": "ood", "task": "trav;4;A", "prompt_index": 0}
+    said = {name: drawn[name] for name in ("seed", "ood_ratio", "stage", "method")}
+    said |= {
+        "axis": "chances",
+        "trained_on": "ood",
+        "split": "ood",
+        "task": "trav;4;A",
+        "prompt_index": 0,
+    }
     said |= {"truth": 0.5, "probabilities": [0.25, 0.5, 0.25]}
     reference = frame(root / "reference.parquet", LEDGER_ROW)
     return Sources(

@@ -142,6 +142,8 @@ def _warnings(sources: Sources) -> pd.DataFrame:
     import numpy as np
 
     learnt, table = sources.claims.learnt, sources.evaluations
+    if sources.calibration is not None:  # where chance decides, mass is not what is to be learnt
+        table = table[~table["axis"].isin(sources.calibration["axis"])]
     table = table[(table["stage"] == start_of(table["stage"])) & (table["split"] == "id")]
     mass = np.exp(table["log_mass"].clip(upper=0.0)).groupby([table[name] for name in STAGE])
     low = mass.mean().rename("mass").reset_index().query("mass < @learnt")
