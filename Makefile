@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: figures test test-slow lint format docs text reference leaderboard rates ablations scaling bench gpu-check wheels clean help
+.PHONY: figures test test-slow lint format docs text reference leaderboard rates related ablations scaling bench gpu-check wheels clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -72,6 +72,9 @@ ablations scaling: $(VENV)/installed ## run the variants of config/ablations.yam
 rates: $(VENV)/installed ## try every method at three learning rates on pilot seeds, and print the one that each gets
 	snakemake --cores all --configfile config/rates.yaml
 	grpo-origin rates results/rates
+
+related: $(VENV)/installed ## run the related systems: faithful traces, representations, calibration (docs/related.md)
+	for run in related representation calibration; do snakemake --cores all --configfile config/$$run.yaml || exit 1; done
 
 bench: $(VENV)/installed ## run the benchmarks (docs/performance.md)
 	for file in $(filter-out benchmarks/stock_cell.py benchmarks/rates.py benchmarks/outcome.py $(wildcard benchmarks/gpu*.py),$(wildcard benchmarks/*.py)); do echo "$$file"; python "$$file" || exit 1; done
