@@ -23,9 +23,9 @@ TRIED = {
 }
 
 
-def board(tried=TRIED):
+def board(tried=TRIED, axis="token"):
     rows = [
-        {"variant": variant, "method": method, "trained_on": "ood"}
+        {"variant": variant, "method": method, "trained_on": "ood", "axis": axis}
         | {"before": 0.1, "after": 0.1 + gain, "id_change": lost}
         for method, by_rate in tried.items()
         for variant, (gain, lost) in by_rate.items()
@@ -54,6 +54,14 @@ def test_several_cells_are_averaged_before_the_rule():
     table = chosen_rates(pd.concat([board(), board(other)]), by_variant())
     assert table["learning_rate"].tolist()[0] == 1e-4
     assert table["gain"].tolist()[0] == pytest.approx(0.35)
+
+
+def test_an_axis_that_loses_too_much_rules_a_rate_out_whatever_the_others_lose():
+    other = {"grpo": {"half": (0.3, 0.0), "base": (0.9, -0.2), "twice": (0.9, 0.0)}}
+    table = chosen_rates(pd.concat([board(), board(other, "depth")]), by_variant())
+    first = table.iloc[0]
+    assert (first["learning_rate"], first["within"]) == (1e-4, True)
+    assert (first["gain"], first["id_change"]) == pytest.approx((0.2, 0.0))
 
 
 def test_what_is_printed_is_a_list_of_methods():

@@ -1,9 +1,10 @@
 """Each method's learning rate, by one rule over the rates that it was run at on pilot seeds.
 
 The rule, stated before any such run: of the rates at which the mean ID mass falls by at most
-`most_lost`, the one with the largest mean gain of OOD mass, the smaller of equal ones; if there is
-none, the one that loses least. All methods are tried at the same number of rates. Called by
-`grpo-origin rates` with the table `leaderboard` of a run whose variants differ in their rate.
+`most_lost` on every axis, the one with the largest mean gain of OOD mass, the smaller of equal
+ones; if there is none, the one that loses least. All methods are tried at the same number of
+rates. Called by `grpo-origin rates` with the table `leaderboard` of a run whose variants differ in
+their rate.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ def chosen_rates(
     """A row a method of the run, in its order; columns COLUMNS.
 
     `board` are rows of table `leaderboard` trained on OOD prompts, `rates` the learning rate by
-    variant and method. gain, id_change: change of mean mass at the rate chosen, mean over cells;
-    rates: how many were tried; within: whether the loss is within the bound there.
+    variant and method. gain: change of mean OOD mass at the rate chosen, mean over axes; id_change:
+    that of mean ID mass on the axis that loses most; rates: how many were tried; within: whether
+    the loss is within the bound there.
     """
     table = board.assign(gain=board["after"] - board["before"])
     own = zip(table["variant"], table["method"], strict=True)
     table = table.assign(learning_rate=[rates[variant][method] for variant, method in own])
     keys = ["method", "learning_rate"]
-    means = table.groupby(keys, sort=False)[["gain", "id_change"]].mean().reset_index()
+    by_axis = table.groupby([*keys, "axis"], sort=False)[["gain", "id_change"]].mean()
+    over_axes = by_axis.groupby(keys, sort=False)
+    means = over_axes.agg({"gain": "mean", "id_change": "min"}).reset_index()
     rows = []
     for method, tried in means.groupby("method", sort=False):
         kept = tried[tried["id_change"] >= -most_lost]
