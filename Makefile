@@ -57,6 +57,7 @@ leaderboard: $(VENV)/installed ## run every method and control, and write docs/l
 	snakemake --cores all --configfile config/leaderboard.yaml
 	grpo-origin leaderboard results/leaderboard > docs/leaderboard.md.new
 	mv docs/leaderboard.md.new docs/leaderboard.md
+	cp results/leaderboard/tables/leaderboard.parquet reference/
 
 # The page's head, down to the marked line, is written by hand; what follows is made of the run's tables and figures.
 ablations scaling: $(VENV)/installed ## run the variants of config/ablations.yaml or scaling.yaml, and write their page in docs/
