@@ -15,8 +15,7 @@ from grpo_origin.analysis.table_files import make_table
 from grpo_origin.analysis.tables import TABLES
 from grpo_origin.report import plotting
 from grpo_origin.report.figures import ENTRIES, figures_of
-from grpo_origin.report.registry import INFORMED
-from grpo_origin.rl import methods
+from grpo_origin.rl import method, methods
 from grpo_origin.study import open_study
 from planted_tables import CONFIG, planted_settings
 from planting import plant, spread
@@ -131,4 +130,5 @@ def test_it_is_drawn_for_runs_that_show_gold_tokens_alone():
 def test_methods_that_are_shown_gold_tokens_are_known_as_such():
     files = Path(methods.__file__).parent.glob("*.py")
     shows = re.compile(r"trainer\.show\(|\bgiven\(")
-    assert {file.stem for file in files if shows.search(file.read_text())} == {*INFORMED}
+    informed = {name for name in method.names() if method.find(name).informed}
+    assert {file.stem for file in files if shows.search(file.read_text())} == informed

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_origin.config.schema import Settings, method_entries
+from grpo_origin.rl import method
 from grpo_origin.tasks.domain import find
 from grpo_origin.tasks.states import deep_tasks
 
@@ -92,11 +93,6 @@ def _has_chances(settings: Settings, axis: str) -> bool:
     return find(settings.axes[axis].domain).stochastic
 
 
-# RL methods that are shown gold tokens (docs/methods.md), by which a run is known to have controls
-# before it ran.
-INFORMED = ("luffy", "reverse_curriculum", "hints", "outcome_sft")
-
-
 def _has_controls(settings: Settings) -> bool:
     """Whether RL or SFT of the run or of a variant is shown right completions of OOD prompts."""
     sections = [change.get("sft") or {} for change in settings.variants.values()]
@@ -105,7 +101,8 @@ def _has_controls(settings: Settings) -> bool:
     methods = {*settings.methods}.union(
         *(method_entries(change.get("methods", {})) for change in settings.variants.values())
     )
-    return any(Decimal(str(share)) > 0 for share in shares) or bool(methods & {*INFORMED})
+    informed = any(method.find(name).informed for name in methods)
+    return informed or any(Decimal(str(share)) > 0 for share in shares)
 
 
 ONCE: dict[str, Callable[[Settings], bool]] = {

@@ -181,6 +181,8 @@ class Method(Section):
     `other` where a hook changes which completions are rewarded, or by how much."""
     custom_rewards: ClassVar[bool] = False
     """Whether `rewards` gives anything but those of `rl.reward`."""
+    informed: ClassVar[bool] = False
+    """Whether it is shown gold tokens, and so a positive control (docs/methods.md)."""
 
     @model_validator(mode="after")
     def _declared(self) -> Method:

@@ -22,6 +22,7 @@ class Hints(Method):
     share: Number = Field(0.5, ge=0, le=1, description="Share of the prompts that get a hint.")
 
     objective = "other"
+    informed = True
 
     def tokens(self, prompt: int, completion: int) -> int:
         return prompt + 2 * completion  # of a hint and of what is sampled after it, at most

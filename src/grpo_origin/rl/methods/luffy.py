@@ -29,6 +29,7 @@ class LUFFY(Method):
     gamma: Number = Field(0.1, gt=0, description="Probability at which the weight is largest.")
 
     objective = "other"
+    informed = True
 
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         import torch

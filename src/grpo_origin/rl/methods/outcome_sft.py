@@ -25,6 +25,7 @@ class OutcomeSFT(Method):
     beta: Number = Field(0.0, ge=0, le=0, description="Weight of the KL term: none.")
 
     objective = "other"
+    informed = True
 
     def rollout(self, trainer: MethodHooks, inputs: list[dict[str, Any]]) -> Rollout:
         sampled = trainer.sample(inputs)

@@ -29,6 +29,7 @@ class ReverseCurriculum(Method):
     )
 
     objective = "other"
+    informed = True
 
     def tokens(self, prompt: int, completion: int) -> int:
         return prompt + 2 * completion  # of what is given and what is sampled after it, at most
