@@ -14,7 +14,7 @@ INTRODUCTION = """\
 # Leaderboard
 
 Every RL method and positive control of `config/leaderboard.yaml`, from the same SFT models, worlds
-and prompts. Made by `make leaderboard`; the numbers are those of
+and prompts, each with the learning rate that `make rates` chose for it on pilot seeds. Made by `make leaderboard`; the numbers are those of
 `results/{run}/tables/leaderboard.csv`.
 
 - *OOD mass*: mean correct mass on OOD test prompts after RL on OOD prompts, with its 95 % t
@@ -27,9 +27,11 @@ and prompts. Made by `make leaderboard`; the numbers are those of
   bounds, and the verdict: `=` equivalent (within ±{equivalent:g}), `+` more, `-` less, `?`
   undecided. Each row by itself: of many rows some are false.
 
+What it says in words: [methods.md](methods.md#what-came-out).
+
 **Enter a method**: put one file into `src/grpo_origin/rl/methods/` ([methods.md](methods.md)), one
-line into `config/leaderboard.yaml`, and run `make leaderboard`; only the new method's stages are
-trained.
+line into `config/rates.yaml` and, with its rate, `config/leaderboard.yaml`, and run `make
+leaderboard`; only the new method's stages are trained.
 """
 
 
