@@ -14,8 +14,8 @@ INTRODUCTION = """\
 # Leaderboard
 
 Every RL method and positive control of `config/leaderboard.yaml`, from the same SFT models, worlds
-and prompts, each with the learning rate that `make rates` chose for it on pilot seeds. Made by `make leaderboard`; the numbers are those of
-`results/{run}/tables/leaderboard.csv`.
+and prompts, each with the learning rate that `make rates` chose for it on pilot seeds. Made by
+`make leaderboard`; the numbers are those of `results/{run}/tables/leaderboard.csv`.
 
 - *OOD mass*: mean correct mass on OOD test prompts after RL on OOD prompts, with its 95 % t
   interval over seeds.
