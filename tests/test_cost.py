@@ -94,7 +94,7 @@ def test_jobs_by_hand():
     }
 
 
-PLANNED = {"smoke": ["smoke"], "methods": ["methods"], "paper": ["paper"]}
+PLANNED = {"smoke": ["smoke"], "rates": ["rates"], "paper": ["paper"]}
 
 
 @pytest.mark.parametrize("files", PLANNED.values(), ids=PLANNED)
@@ -231,7 +231,7 @@ def test_a_rates_file_of_another_form_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["config", "methods"])
+@pytest.mark.parametrize("name", ["config", "leaderboard"])
 def test_shipped_rates_serve_every_run_with_the_default_model(name, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("run: shift-depth\naxes: {token: null}\n")
     files = [str(REPO / "config" / f"{name}.yaml"), str(tmp_path / "mine.yaml")]
